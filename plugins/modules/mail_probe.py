@@ -1,0 +1,86 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mail_probe
+short_description: Use resellers' mail as their people do and tell what is wrong
+version_added: 0.1.0
+description:
+  - Logs in, submits, receives and reads back with each reseller's probe account, checks the certificates, and checks
+    that wrong passwords and strangers are refused.
+  - Meant to run on the control node (C(delegate_to=localhost)), from where the site looks as it does to its users.
+options:
+  accounts:
+    description: One probe account for each reseller.
+    type: list
+    elements: dict
+    required: true
+    options:
+      reseller: {description: Name of the reseller., type: str, required: true}
+      host: {description: The mail host name that the reseller's people use., type: str, required: true}
+      login: {description: Login of the probe., type: str, required: true}
+      password: {description: Its one-time password., type: str, required: true}
+  address:
+    description: Connect to this address instead of what the names resolve to.
+    type: str
+  ca_file:
+    description: File with the CA certificate of a closed site.
+    type: path
+  timeout:
+    description: Seconds that each step may take.
+    type: int
+    default: 30
+  certificate_days:
+    description: A certificate that ends sooner than this many days is a problem.
+    type: int
+    default: 14
+attributes:
+  check_mode: {support: none, description: It sends mail, so check mode skips it.}
+author: Bouwsteen (@bouwsteen)
+"""
+
+EXAMPLES = r"""
+- name: Use the mail of every reseller
+  bouwsteen.hosting.mail_probe:
+    accounts: "{{ verify_accounts }}"
+    ca_file: /etc/ssl/bouwsteen/site-ca.pem
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+problems:
+  description: What is not as it should be.
+  returned: always
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
+
+
+def main() -> None:
+    account = {
+        "reseller": {"type": "str", "required": True},
+        "host": {"type": "str", "required": True},
+        "login": {"type": "str", "required": True},
+        "password": {"type": "str", "required": True, "no_log": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "accounts": {"type": "list", "elements": "dict", "required": True, "options": account},
+            "address": {"type": "str"},
+            "ca_file": {"type": "path"},
+            "timeout": {"type": "int", "default": 30},
+            "certificate_days": {"type": "int", "default": 14},
+        },
+    )
+    options = dict(module.params)
+    accounts = [probe.Account(**values) for values in options.pop("accounts")]
+    problems = probe.mail_problems(accounts, probe.Target(**options))
+    module.exit_json(changed=False, problems=[problem.as_dict() for problem in problems])
+
+
+if __name__ == "__main__":
+    main()
