@@ -42,7 +42,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Target:
-    """How to reach the site: `address` overrides name resolution, `ca_file` trusts a closed site's CA. Seconds, days."""
+    """How to reach the site: `address` overrides name resolution, `ca_file` trusts a closed site's CA."""
 
     address: str | None = None
     ca_file: str | None = None
