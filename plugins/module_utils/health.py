@@ -102,3 +102,27 @@ def disk_problems(usage: dict[str, tuple[int, int]], highest: int) -> list[Probl
 def exposed_ports(listeners: list[Listener]) -> list[int]:
     """TCP ports that would answer others if the firewall let them in."""
     return sorted({listener.port for listener in listeners if listener.protocol == "tcp" and not listener.local})
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the roles of a machine say that runs on it: units with their suffix, and TCP ports for others."""
+
+    units: list[str]
+    ports: list[int]
+
+
+def read_published(texts: dict[str, str]) -> tuple[Published, list[Problem]]:
+    """Join the files that roles put in `health.d`: path to JSON `{"units": [str], "ports": [int]}`."""
+    units: set[str] = set()
+    ports: set[int] = set()
+    problems = []
+    for path, text in texts.items():
+        try:
+            content = json.loads(text)
+            units.update(str(unit) for unit in content["units"])
+            ports.update(int(port) for port in content["ports"])
+        except (ValueError, KeyError, TypeError) as error:
+            wanted = '{"units": [...], "ports": [...]}'
+            problems.append(Problem(path, f"not readable ({error})", wanted, "run machines.yml again"))
+    return Published(sorted(units), sorted(ports)), problems

@@ -46,3 +46,15 @@ def test_a_file_system_is_a_problem_above_the_mark_only() -> None:
     usage = {"/": (90, 100), "/var": (91, 100), "/proc (inodes)": (0, 0)}
     assert [problem.subject for problem in health.disk_problems(usage, 90)] == ["file system /var"]
     assert health.disk_problems(usage, 90)[0].as_dict()["found"] == "91% used"
+
+
+def test_what_roles_publish_is_joined_and_a_broken_file_is_a_problem() -> None:
+    published, problems = health.read_published(
+        {
+            "mail.json": '{"units": ["postfix.service"], "ports": [465, 25]}',
+            "machine.json": '{"units": ["ssh.service"], "ports": [22]}',
+            "x.json": '{"units": []}',
+        }
+    )
+    assert published == health.Published(["postfix.service", "ssh.service"], [22, 25, 465])
+    assert [problem.subject for problem in problems] == ["x.json"]
