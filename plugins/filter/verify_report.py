@@ -13,8 +13,8 @@ name: verify_report
 short_description: Every problem that a verify run found, as lines
 version_added: 0.1.0
 description:
-  - Collects the C(problems) of registered results over hosts. A host without a result is a problem too, so that a machine
-    that could not be reached is never taken for a healthy one.
+  - Collects the C(problems) of registered results over hosts. A host without a result is a problem too, so that a
+    machine that could not be reached is never taken for a healthy one.
 positional: _input
 options:
   _input:
