@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ options:
     type: list
     elements: dict
     required: true
-    options:
+    suboptions:
       reseller: {description: Name of the reseller., type: str, required: true}
       host: {description: The mail host name that the reseller's people use., type: str, required: true}
       login: {description: Login of the probe., type: str, required: true}
@@ -36,7 +37,7 @@ options:
     type: int
     default: 14
 attributes:
-  check_mode: {support: none, description: It sends mail, so check mode skips it.}
+  check_mode: {support: none, description: Check mode skips it because it sends mail.}
 author: Bouwsteen (@bouwsteen)
 """
 

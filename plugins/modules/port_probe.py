@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ description:
   - Connects to the TCP ports that a machine publishes and to those on which something listens there.
   - Meant to run on the control node (C(delegate_to=localhost)).
 options:
-  name: {description: Name of the machine, for the messages., type: str, required: true}
+  name: {description: Name of the machine in messages., type: str, required: true}
   address: {description: Address or name to connect to., type: str, required: true}
   exposed: {description: Ports on which something listens., type: list, elements: int, default: []}
   open: {description: Ports that the machine publishes., type: list, elements: int, default: []}
