@@ -68,7 +68,9 @@ class ActionModule(ActionBase):
             answer["files"] = [step["path"] for step in steps]
             if self._task.diff:
                 answer["diff"] = diffs(steps, before, contents)
-                told = prepared(answer.get("commands", []), answer.get("actions", []), check_mode=self._task.check_mode)
+                told = prepared(
+                    answer["commands"], answer["kernel"], answer["actions"], check_mode=self._task.check_mode
+                )
                 if told:
                     answer["diff"].append({"prepared": told})
         for warning in answer.pop("notes", None) or []:

@@ -107,6 +107,7 @@ ARGUMENTS: dict[str, Any] = {
             "target": {"type": "str"},
         },
     },
+    "kernel": {"type": "dict", "default": {}},
     "services": {
         "type": "list",
         "elements": "dict",
@@ -209,6 +210,7 @@ class Request:
     absent: tuple[str, ...] = ()
     checks: tuple[tuple[str, ...], ...] = ()
     commands: tuple[Command, ...] = ()
+    kernel: tuple[tuple[str, str], ...] = ()
     services: tuple[Service, ...] = ()
 
     @property
@@ -332,7 +334,13 @@ def parse(params: Mapping[str, Any], digests: Mapping[str, str]) -> Request:
         )
         for item in _listing(params.get("services"))
     )
-    request = Request(files, directories, links, absent, checks, commands, services)
+    kernel = tuple((str(name), " ".join(str(value).split())) for name, value in (params.get("kernel") or {}).items())
+    problems.extend(
+        f"kernel: {name!r} is not the name of a setting"
+        for name, _ in kernel
+        if not re.fullmatch(r"[\w./\-]+", name) or ".." in name
+    )
+    request = Request(files, directories, links, absent, checks, commands, kernel, services)
     problems.extend(_contradictions(request))
     if problems:
         raise RequestError(problems)
@@ -612,6 +620,43 @@ def mounts_below(mountinfo: str, directory: str) -> list[str]:
             if point.startswith(f"{directory}/"):
                 found[point] = None
     return sorted(found)
+
+
+# ---------------------------------------------------------------------------------------------------------- kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A kernel setting (sysctl) as it is. `value`: None if this kernel does not have it."""
+
+    value: str | None
+    writable: bool = True
+
+
+def setting_path(name: str) -> str:
+    """`net.ipv4.ip_forward` -> its file; in a name with slashes the dots are part of it, as in sysctl(8)."""
+    return "/proc/sys/" + (name if "/" in name else name.replace(".", "/"))
+
+
+def settings(
+    wanted: Iterable[tuple[str, str]], now: Mapping[str, Setting]
+) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    """Which settings have to be written (name, before, after), and which cannot be, with the reason.
+
+    A container shares the kernel with its host and may write only what is its own: that is no failure, the host's
+    operator has to see to the rest.
+    """
+    due: list[tuple[str, str, str]] = []
+    skipped: list[tuple[str, str]] = []
+    for name, value in wanted:
+        setting = now[name]
+        if setting.value is None:
+            skipped.append((name, "this kernel does not have it"))
+        elif setting.value != value and setting.writable:
+            due.append((name, setting.value, value))
+        elif setting.value != value:
+            skipped.append((name, f"it is {setting.value} and belongs to the host of this container"))
+    return due, skipped
 
 
 # -------------------------------------------------------------------------------------------------------- services
@@ -1056,10 +1101,17 @@ def diffs(
     return result
 
 
-def prepared(commands: Iterable[Mapping[str, Any]], actions: Iterable[Mapping[str, str]], *, check_mode: bool) -> str:
+def prepared(
+    commands: Iterable[Mapping[str, Any]],
+    kernel: Iterable[Mapping[str, str]],
+    actions: Iterable[Mapping[str, str]],
+    *,
+    check_mode: bool,
+) -> str:
     """What was done besides files, one line each, for those who read the difference; empty if nothing was."""
     would = "would " if check_mode else ""
     lines = [f"{would}run {' '.join(item['command'])}: {item['because']}" for item in commands]
+    lines += [f"{would}set {item['name']} from {item['before']} to {item['after']}" for item in kernel]
     lines += [f"{would}{item['action']} {item['service']}: {item['because']}" for item in actions]
     return "".join(f"{line}\n" for line in lines)
 

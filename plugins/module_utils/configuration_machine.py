@@ -472,6 +472,8 @@ class Machine:
     skipped: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ran: list[dict[str, Any]] = field(default_factory=list)
+    kernel: list[dict[str, str]] = field(default_factory=list)
+    skipped_kernel: list[dict[str, str]] = field(default_factory=list)
 
     def configure(self, contents: Mapping[str, bytes] | None) -> dict[str, Any]:
         """Do all of it. `contents`: bytes of the files that differ; None on the first call.
@@ -501,12 +503,14 @@ class Machine:
             self._predict(steps)
         else:
             self._apply(steps, contents or {})
-        changed = bool(steps or self.actions or self.ran)
+        changed = bool(steps or self.actions or self.ran or self.kernel)
         return result | {
             "changed": changed,
             "actions": [action.as_dict() for action in self.actions],
             "commands": self.ran,
+            "kernel": self.kernel,
             "skipped_services": self.skipped,
+            "skipped_kernel": self.skipped_kernel,
             "notes": self.warnings,
         }
 
@@ -590,6 +594,7 @@ class Machine:
         for command in self.request.commands:
             self._run_due(command)
         self.after("commands run")
+        self._set_kernel()
         if self.request.services:
             self._serve(steps)
 
@@ -611,6 +616,7 @@ class Machine:
                 self.ran.append({"command": list(command.command), "because": reason})
                 if command.target is not None:
                     planned[command.target] = "derived"
+        self._set_kernel()
         if not self.request.services:
             return
         units = self._show()
@@ -683,6 +689,26 @@ class Machine:
                 for path, digest in tree.digests.items()
             }
             write_text(str(record), json.dumps({"sources": sources}))
+
+    # -- kernel
+
+    def _set_kernel(self) -> None:
+        now: dict[str, pure.Setting] = {}
+        for name, _ in self.request.kernel:
+            place = Path(pure.setting_path(name))
+            try:
+                now[name] = pure.Setting(" ".join(place.read_text().split()), os.access(place, os.W_OK))
+            except OSError:
+                now[name] = pure.Setting(None)
+        due, skipped = pure.settings(self.request.kernel, now)
+        for name, before, after in due:
+            if not self.check_mode:
+                try:
+                    Path(pure.setting_path(name)).write_text(f"{after}\n")
+                except OSError as error:
+                    raise MachineError(f"kernel setting {name} does not take {after!r}: {error.strerror}") from error
+            self.kernel.append({"name": name, "before": before, "after": after})
+        self.skipped_kernel.extend({"name": name, "because": because} for name, because in skipped)
 
     # -- services
 

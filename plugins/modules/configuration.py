@@ -10,9 +10,9 @@ module: configuration
 short_description: Bring a service's files, checks, derived files and units to the wanted state in one task
 version_added: "0.1.0"
 description:
-  - Renders all files of a role on the controller, compares them with the machine in one call, shows the service's own
-    checkers the new files under their real paths before anything is installed, installs all or nothing, rebuilds derived
-    files, and starts, reloads or restarts services only where what runs is not what should run.
+  - Renders all files of a role on the controller and compares them with the machine in one call. The service's own
+    checkers see the new files under their real paths before anything is installed, which then is all of them or none.
+  - Rebuilds derived files, and starts, reloads or restarts services only where what runs is not what should run.
   - Nothing depends on what an earlier task or run called changed. What a service has loaded is written down in
     C(/run/bouwsteen), so a run that was killed at any moment is made good by the next one.
 author:
@@ -43,8 +43,8 @@ options:
       template:
         description:
           - Template to render, looked up in C(templates/) of the role.
-          - Without O(files[].template), O(files[].content) and O(files[].source) it is O(files[].path) with C(.j2) behind
-            it, so C(/etc/postfix/main.cf) comes from C(templates/etc/postfix/main.cf.j2).
+          - Without O(files[].template), O(files[].content) and O(files[].source) it is O(files[].path) with C(.j2)
+            behind it, so C(/etc/postfix/main.cf) comes from C(templates/etc/postfix/main.cf.j2).
         type: str
       content:
         description: The content itself, written exactly as given.
@@ -133,8 +133,8 @@ options:
     default: []
   checks:
     description:
-      - Commands, each a list of words, that must succeed before anything is installed. They see the new files under their
-        real paths, in a view of the file system that is theirs alone. They run only if something differs.
+      - Commands, each a list of words, that must succeed before anything is installed. They see the new files under
+        their real paths, in a view of the file system that is theirs alone. They run only if something differs.
     type: list
     elements: list
     default: []
@@ -156,8 +156,14 @@ options:
         required: true
       target:
         description:
-          - The file that it makes. Without one, the command runs whenever its sources are not those of its last success.
+          - The file that it makes. Without one, the command runs when its sources are not those of its last success.
         type: str
+  kernel:
+    description:
+      - Kernel settings by name, as sysctl(8) writes them, compared with the running kernel. What makes them last over a
+        reboot is a file in C(/etc/sysctl.d). What a container cannot change is listed in RV(skipped_kernel).
+    type: dict
+    default: {}
   services:
     description: Units that should run with what is on disk.
     type: list
@@ -261,6 +267,18 @@ skipped_services:
   type: list
   elements: dict
   sample: [{"service": "systemd-timesyncd.service", "because": "a condition in its unit says that ..."}]
+kernel:
+  description: Kernel settings that were changed, or would be.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"name": "net.core.somaxconn", "before": "4096", "after": "8192"}]
+skipped_kernel:
+  description: Kernel settings that this machine cannot change, and why.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"name": "vm.overcommit_memory", "because": "it is 0 and belongs to the host of this container"}]
 failed_checks:
   description: Checks that refused the new files, with exit status and output.
   returned: when a check failed
