@@ -138,6 +138,7 @@ CREATE TABLE directory.customers (
         AND (state <> 'active' OR remove_after IS NULL))
 );
 CREATE INDEX customers_id ON directory.customers (customer_id);
+CREATE INDEX customers_counted ON directory.customers (reseller_id) WHERE counted;
 
 -- Who holds which domain name. One holder over the whole site; rows come and go with resellers and domains, by trigger.
 CREATE TABLE directory.claims (
@@ -174,6 +175,7 @@ CREATE TABLE directory.domains (
     CONSTRAINT domains_state CHECK ((state = 'active') = (suspended_because IS NULL)
         AND (state <> 'active' OR remove_after IS NULL))
 );
+CREATE INDEX domains_counted ON directory.domains (reseller_id, customer_id) WHERE counted;
 CREATE INDEX domains_alias_of ON directory.domains (reseller_id, customer_id, alias_of) WHERE alias_of IS NOT NULL;
 
 CREATE TABLE directory.users (
@@ -211,6 +213,7 @@ CREATE TABLE directory.users (
     CONSTRAINT users_state CHECK ((state = 'active') = (suspended_because IS NULL)
         AND (state <> 'active' OR remove_after IS NULL))
 );
+CREATE INDEX users_counted ON directory.users (reseller_id, customer_id) WHERE counted;
 CREATE INDEX users_domain ON directory.users (reseller_id, customer_id, domain);
 CREATE INDEX users_product ON directory.users (reseller_id, product);
 
@@ -286,7 +289,8 @@ CREATE TABLE directory.addresses (
     resource_id uuid,
     domain      text NOT NULL GENERATED ALWAYS AS (split_part(address::text, '@', 2)) STORED,
     PRIMARY KEY (reseller_id, address),
-    FOREIGN KEY (reseller_id, customer_id, domain) REFERENCES directory.domains (reseller_id, customer_id, name) DEFERRABLE,
+    FOREIGN KEY (reseller_id, customer_id, domain)
+        REFERENCES directory.domains (reseller_id, customer_id, name) ON DELETE CASCADE DEFERRABLE,
     FOREIGN KEY (reseller_id, customer_id, user_id)
         REFERENCES directory.users (reseller_id, customer_id, user_id) ON DELETE CASCADE DEFERRABLE,
     FOREIGN KEY (reseller_id, customer_id, group_id)
@@ -299,6 +303,7 @@ CREATE TABLE directory.addresses (
                       ELSE user_id IS NOT NULL END),
     CONSTRAINT addresses_catch_all CHECK ((kind = 'catch_all') = (address LIKE '@%'))
 );
+CREATE INDEX addresses_aliases ON directory.addresses (reseller_id, customer_id) WHERE kind = 'alias';
 CREATE INDEX addresses_domain ON directory.addresses (reseller_id, customer_id, domain);
 CREATE INDEX addresses_user ON directory.addresses (reseller_id, customer_id, user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX addresses_group ON directory.addresses (reseller_id, customer_id, group_id) WHERE group_id IS NOT NULL;
