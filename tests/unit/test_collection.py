@@ -95,6 +95,13 @@ def test_the_collection_has_one_version() -> None:
         assert importlib.metadata.version(name) == version
 
 
+def test_the_archive_asks_for_the_same_python_packages() -> None:
+    project = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (TOP / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [pin for pin in project["dependencies"] if not pin.startswith("ansible==")]
+    assert [line for line in lines if not line.startswith("#")] == wanted
+
+
 def test_resellers_data_lies_outside_every_inventory() -> None:
     """A data file inside a directory inventory would be parsed as inventory."""
     assert not list(TOP.glob("inventories/*/customers"))
