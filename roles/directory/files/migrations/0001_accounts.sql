@@ -149,6 +149,16 @@ CREATE TABLE directory.claims (
     PRIMARY KEY (reseller_id, domain)
 );
 
+-- A reseller asked for a domain that another one holds: the proof it needs is a TXT record with this token. By name and
+-- without a foreign key, because the request of a reseller that was refused as a whole is all that is left of it.
+CREATE TABLE directory.claim_requests (
+    reseller_name directory.label NOT NULL,
+    domain        directory.domain_name NOT NULL,
+    token         text NOT NULL DEFAULT encode(directory.gen_random_bytes(20), 'hex') CHECK (token ~ '^[0-9a-f]{40}$'),
+    requested_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (reseller_name, domain)
+);
+
 CREATE TABLE directory.domains (
     reseller_id  uuid NOT NULL,
     domain_id    uuid NOT NULL DEFAULT gen_random_uuid(),
@@ -223,6 +233,7 @@ CREATE TABLE directory.groups (
     group_id     uuid NOT NULL DEFAULT gen_random_uuid(),
     customer_id  uuid NOT NULL,
     name         directory.title NOT NULL,
+    title        directory.title,
     mail_kind    text CHECK (mail_kind IN ('list', 'shared_mailbox')),   -- its address is a row of addresses
     mail_quota   directory.size,
     phone        jsonb CHECK (jsonb_typeof(phone) = 'object'),
@@ -539,7 +550,9 @@ GRANT INSERT, UPDATE, DELETE ON directory.resellers, directory.products, directo
     directory.forwards, directory.extensions, directory.numbers, directory.limits, directory.mail_usage,
     directory.file_usage, directory.last_logins, directory.usage, directory.app_passwords, directory.dkim_keys
     TO directory_admin;
+GRANT INSERT, UPDATE, DELETE ON directory.claim_requests TO directory_admin;
 GRANT UPDATE (mail_done_at, files_done_at), DELETE ON directory.removals TO directory_admin;
 GRANT USAGE ON SEQUENCE directory.unix_ids TO directory_admin;
+GRANT EXECUTE ON FUNCTION directory.gen_random_bytes(integer) TO directory_admin;
 
 RESET ROLE;
