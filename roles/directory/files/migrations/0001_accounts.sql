@@ -49,6 +49,7 @@ GRANT USAGE ON SCHEMA mail TO directory_admin, postfix, dovecot, _rspamd, verify
 CREATE EXTENSION pgcrypto SCHEMA directory;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA directory FROM PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA directory TO directory_owner;
+GRANT EXECUTE ON FUNCTION directory.gen_random_bytes(integer) TO directory_admin;
 
 SET LOCAL ROLE directory_owner;
 
@@ -553,6 +554,5 @@ GRANT INSERT, UPDATE, DELETE ON directory.resellers, directory.products, directo
 GRANT INSERT, UPDATE, DELETE ON directory.claim_requests TO directory_admin;
 GRANT UPDATE (mail_done_at, files_done_at), DELETE ON directory.removals TO directory_admin;
 GRANT USAGE ON SEQUENCE directory.unix_ids TO directory_admin;
-GRANT EXECUTE ON FUNCTION directory.gen_random_bytes(integer) TO directory_admin;
 
 RESET ROLE;
