@@ -67,6 +67,11 @@ class Settings:
     table: str = "bouwsteen_lab"
 
     @property
+    def group(self) -> str:
+        """Name for control groups and units; another lab on this host has another bridge."""
+        return f"bouwsteen-lab-{self.bridge}"
+
+    @property
     def network(self) -> ipaddress.IPv4Network:
         """IPv4 network of the bridge."""
         return ipaddress.IPv4Interface(self.address).network
@@ -134,7 +139,7 @@ def parse_size(text: str | int | None) -> int | None:
     if not match:
         raise LabError(f"memory: not a size (found {text!r}); allowed: a number of bytes, or one with K, M, G or T")
     power = " KMGT".index(match[2].upper()) if match[2] else 0
-    return int(match[1]) * 1024**power
+    return int(match[1]) << (10 * power)
 
 
 def parse_machines(items: Iterable[Mapping[str, Any]], settings: Settings) -> list[Machine]:
@@ -186,10 +191,8 @@ def _name_problems(name: str, settings: Settings) -> list[str]:
     labels = name.split(".")
     if all(_LABEL.match(label) for label in labels) and len(name) <= 64 and name.endswith("." + settings.zone):
         return []
-    return [
-        f"{name}: not a machine name; allowed: lower-case host name of at most 64 characters under {settings.zone},"
-        f" like m1.bouwsteen.{settings.zone}"
-    ]
+    allowed = f"lower-case host name of at most 64 characters under {settings.zone}, like m1.bouwsteen.{settings.zone}"
+    return [f"{name}: not a machine name; allowed: {allowed}"]
 
 
 def _address_problems(name: str, address: str, address6: object, settings: Settings) -> list[str]:
@@ -260,14 +263,13 @@ def firewall_obstacles(ruleset: Mapping[str, Any], settings: Settings) -> list[s
     for chain in (entry["chain"] for entry in entries if "chain" in entry):
         key = (chain["family"], chain["table"], chain["name"])
         foreign = chain["table"] != settings.table and chain["family"] in {"ip", "ip6", "inet"}
-        if foreign and chain.get("hook") in {"input", "forward"} and chain.get("policy") == "drop":
-            if key not in mentioned:
-                direction = "iifname" if chain["hook"] == "input" else "meta iifname"
-                obstacles.append(
-                    f"the firewall chain {' '.join(key)} of this host drops what it does not know, which cuts the lab"
-                    f" off; allow the bridge first: nft insert rule {' '.join(key)} {direction}"
-                    f' "{settings.bridge}" accept'
-                )
+        drops = chain.get("hook") in {"input", "forward"} and chain.get("policy") == "drop"
+        if foreign and drops and key not in mentioned:
+            where = " ".join(key)
+            obstacles.append(
+                f"the firewall chain {where} of this host drops what it does not know, which cuts the lab off; allow"
+                f' the bridge first: nft insert rule {where} iifname "{settings.bridge}" accept'
+            )
     return obstacles
 
 
@@ -282,7 +284,7 @@ def address_obstacles(addresses: Sequence[Mapping[str, Any]], settings: Settings
                 continue
             network = ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}").network
             wanted = settings.network if network.version == 4 else settings.network6
-            if network.overlaps(wanted):  # type: ignore[arg-type]
+            if network.overlaps(wanted):
                 obstacles.append(
                     f"interface {interface['ifname']} already uses {info['local']}/{info['prefixlen']}, which overlaps"
                     f" the lab's {wanted}; set lab_bridge_address and lab_bridge_address6 to networks that are free"
@@ -313,13 +315,13 @@ def machine_files(machine: Machine, settings: Settings, public_key: str, host_ke
     They are written once, when the machine is made; afterwards they belong to the machine.
     """
     first = machine.name.split(".", maxsplit=1)[0]
+    hosts = (
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+        f"{machine.address} {machine.name} {first}\n{machine.address6} {machine.name} {first}\n"
+    )
     return {
         "etc/hostname": (machine.name + "\n", 0o644),
-        "etc/hosts": (
-            f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-            f"{machine.address} {machine.name} {first}\n{machine.address6} {machine.name} {first}\n",
-            0o644,
-        ),
+        "etc/hosts": (hosts, 0o644),
         "etc/resolv.conf": (f"nameserver {settings.host}\noptions edns0 trust-ad\n", 0o644),
         "etc/systemd/network/10-host0.network": (network_unit(machine, settings), 0o644),
         "etc/apt/apt.conf.d/80lab-cache": (apt_proxy(settings), 0o644),
@@ -377,7 +379,7 @@ def mirror_from_indextargets(text: str, mirror_lists: Mapping[str, str] | None =
         if component != "main" or not name.startswith("Debian"):
             continue
         resolved = _resolve_mirror_list(uri, mirror_lists or {})
-        if name == "Debian-Security" or release.endswith("-security") or release.endswith("/updates"):
+        if name == "Debian-Security" or release.endswith(("-security", "/updates")):
             security = security or resolved
         elif name == "Debian" and "backports" not in release:
             main = main or resolved
@@ -636,6 +638,7 @@ zone:
 
 
 ZONE_TTL = 60
+FRAGMENT_MARK = "; fragment "
 
 
 def zone_head(settings: Settings) -> str:
@@ -657,7 +660,7 @@ def zone_text(machines: Iterable[Machine], fragments: Mapping[str, str], setting
     ]
     for name in sorted(fragments):
         text = fragments[name]
-        lines.append(f"; fragment {name}\n$ORIGIN {settings.zone}.\n$TTL {ZONE_TTL}\n")
+        lines.append(f"{FRAGMENT_MARK}{name}\n$ORIGIN {settings.zone}.\n$TTL {ZONE_TTL}\n")
         lines.append(text if text.endswith("\n") or not text else text + "\n")
     return "".join(lines)
 
@@ -677,22 +680,30 @@ def reverse_zone_texts(machines: Iterable[Machine], settings: Settings) -> dict[
     }
 
 
-def locate_zone_error(message: str, zone: str) -> str:
-    """A checker's message with its line number of the assembled zone replaced by fragment and line in it."""
-    match = re.search(r"line (\d+)", message)
-    if not match:
-        return message
-    number = int(match[1])
-    fragment, start = "", 0
-    for index, line in enumerate(zone.splitlines(), start=1):
-        if index > number:
-            break
-        if line.startswith("; fragment "):
+def zone_problems(said: str, zone: str) -> list[str]:
+    """What kzonecheck has against a zone, in the operator's terms: fragment, line in it, problem.
+
+    `said` is its output with -v, `zone` the text of `zone_text` that it read.
+    """
+    problems = []
+    for line in said.splitlines():
+        syntax = re.search(r"line (\d+) \((.*)\)$", line)
+        semantic = re.match(r"(?:\w+: )?\[([^\]]+)\] (.*)$", line)
+        if syntax:
+            problems.append(f"{_place_in_zone(int(syntax[1]), zone)}: {syntax[2]}")
+        elif semantic and "zone loader" not in line:
+            problems.append(f"{semantic[1]}: {semantic[2]}")
+    return problems or [" ".join(said.split())]
+
+
+def _place_in_zone(number: int, zone: str) -> str:
+    """Fragment and line in it for a line number of the assembled zone."""
+    fragment, start = "the lab's own records", 0
+    for index, line in enumerate(zone.splitlines()[:number], start=1):
+        if line.startswith(FRAGMENT_MARK):
             # The fragment's own text begins after this line, $ORIGIN and $TTL.
-            fragment, start = line.removeprefix("; fragment "), index + 2
-    if not fragment or number <= start:
-        return message
-    return message.replace(match[0], f"{fragment} line {number - start}")
+            fragment, start = line.removeprefix(FRAGMENT_MARK), index + 2
+    return f"{fragment} line {number - start}"
 
 
 # --- package cache ---------------------------------------------------------------------------------------------------

@@ -180,7 +180,8 @@ class Lab:
         except (FileNotFoundError, ProcessLookupError):
             return None
         dead = stat.rpartition(")")[2].split()[0] in {"Z", "X"}
-        return record if not dead and lab.stat_start_time(stat) == record["start"] else None
+        same = lab.stat_start_time(stat) == record["start"] and record.get("boot") == boot_id()
+        return record if same and not dead else None
 
     def running(self, name: str) -> bool:
         """Whether a machine (by its short name) or a daemon of the lab runs."""
@@ -197,7 +198,7 @@ class Lab:
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         }
         if Path("/run/systemd/system").is_dir():
-            unit = f"bouwsteen-lab-{name}.service"
+            unit = f"{self.settings.group}-{name}.service"
             limits = [f"--property=MemoryMax={memory}"] if memory else []
             run(["systemctl", "reset-failed", unit], check=False)
             run(
@@ -212,7 +213,7 @@ class Lab:
             values = dict(line.split("=", maxsplit=1) for line in shown.splitlines())
             pid, group = int(values["MainPID"]), str(control_group_root()) + values["ControlGroup"]
         else:
-            group_path = control_group_root() / "bouwsteen-lab" / name
+            group_path = control_group_root() / self.settings.group / name
             remove_group(group_path)
             group_path.mkdir(parents=True)
             group = str(group_path)
@@ -232,7 +233,7 @@ class Lab:
             start = lab.stat_start_time(Path(f"/proc/{pid}/stat").read_text())
         except (FileNotFoundError, ProcessLookupError):
             start = 0
-        record = {"pid": pid, "start": start, "group": group, **extra}
+        record = {"pid": pid, "start": start, "boot": boot_id(), "group": group, **extra}
         write_file(self.state / "run" / f"{name}.json", json.dumps(record) + "\n")
 
     def _limit_memory(self, group: Path, memory: int, name: str) -> None:
@@ -431,7 +432,9 @@ class Lab:
             write_file(script, image.script)
             proxy = lab.apt_proxy(self.settings) if self.running("cache") else None
             try:
-                run(lab.mmdebstrap_command(image, mirror, str(building), str(script), proxy))
+                build = lab.mmdebstrap_command(image, mirror, str(building), str(script), proxy)
+                # Dies as a whole, with its mounts, when this process does: nothing goes on writing unseen.
+                run(["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", *build])
             except LabError:
                 _unmount_below(building)
                 if building.exists():
@@ -441,22 +444,21 @@ class Lab:
             building.chmod(0o755)
             building.rename(tree)
         link = directory / "current"
-        if not link.is_symlink() or link.readlink() != Path(tree.name):
-            if not self.check_mode:
-                temporary = directory / f".current-{os.getpid()}"
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(tree.name)
-                temporary.replace(link)
+        if not self.check_mode and (not link.is_symlink() or link.readlink() != Path(tree.name)):
+            temporary = directory / f".current-{os.getpid()}"
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(tree.name)
+            temporary.replace(link)
         if not self.check_mode:
             self._prune_images(directory, tree)
 
     def _prune_images(self, directory: Path, current: Path) -> None:
         used = {tree for _machine, tree in self._machine_records()} | set(self._service_trees())
         for old in directory.iterdir():
-            if old.is_dir() and not old.is_symlink() and old != current and not old.name.startswith("."):
-                if str(old) not in used:
-                    remove_tree(old)
-                    (directory / f"{old.name}.json").unlink(missing_ok=True)
+            tree = old.is_dir() and not old.is_symlink() and not old.name.startswith(".")
+            if tree and old != current and str(old) not in used:
+                remove_tree(old)
+                (directory / f"{old.name}.json").unlink(missing_ok=True)
 
     def _service_trees(self) -> list[str]:
         records = [self._process(name) for name in ("names", "authority", "cache")]
@@ -611,7 +613,7 @@ class Lab:
                 lab.service_command(
                     str(self.image_tree(lab.SERVICES_IMAGE)),
                     f"check-{os.getpid()}",
-                    ["kzonecheck", "-o", f"{zone}.", f"/lab/{candidate.name}"],
+                    ["kzonecheck", "-v", "-o", f"{zone}.", f"/lab/{candidate.name}"],
                     {str(dns): "ro:/lab"},
                 ),
                 check=False,
@@ -619,11 +621,8 @@ class Lab:
         finally:
             candidate.unlink()
         if result.returncode:
-            said = " ".join((result.stdout + " " + result.stderr).split())
-            raise LabError(
-                f"the zone {zone} would not load, the old one stays: {lab.locate_zone_error(said, text)}; the"
-                f" fragments are in {dns}/zone.d"
-            )
+            problems = lab.zone_problems(result.stdout + "\n" + result.stderr, text)
+            raise LabError(f"the zone {zone} would not load, the old one stays: {'; '.join(problems)}")
 
     def in_daemon(self, name: str, command: Sequence[str]) -> str:
         """Run a command in the mounts of one of the lab's daemons."""
@@ -631,10 +630,10 @@ class Lab:
         if not record:
             raise LabError(f"the lab's daemon {name} does not run; run the lab's playbook")
         inner = [int(pid) for path in Path(record["group"]).rglob("cgroup.procs") for pid in path.read_text().split()]
-        mine = os.readlink("/proc/self/ns/mnt")
+        mine = Path("/proc/self/ns/mnt").readlink()
         for pid in sorted(inner, reverse=True):
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/ns/mnt") != mine and os.readlink(f"/proc/{pid}/root") == "/":
+                if Path(f"/proc/{pid}/ns/mnt").readlink() != mine:
                     return run(["nsenter", f"--target={pid}", "--mount", "--", *command]).stdout
         raise LabError(f"no process of the lab's daemon {name} found")
 
@@ -660,15 +659,19 @@ class Lab:
         """Have these machines exist, run and answer; those that do are not touched."""
         existing = {machine.name: machine for machine in self.machines()}
         problems = lab.conflicts(wanted, list(existing.values()))
-        problems += [
-            f"{machine.name}: exists with {existing[machine.name].address} and {existing[machine.name].address6}, wanted"
-            f" {machine.address} and {machine.address6}; remove the machine first"
-            for machine in wanted
-            if machine.name in existing
-            and (machine.address, machine.address6) != (existing[machine.name].address, existing[machine.name].address6)
-        ]
+        for machine in wanted:
+            was = existing.get(machine.name, machine)
+            if (machine.address, machine.address6) != (was.address, was.address6):
+                problems.append(
+                    f"{machine.name}: exists with {was.address} and {was.address6}, wanted {machine.address} and"
+                    f" {machine.address6}; remove the machine first"
+                )
         if problems:
             raise LabError("; ".join(problems))
+        for machine in wanted:
+            was = existing.get(machine.name, machine)
+            if (was.memory, was.options) != (machine.memory, machine.options) and self.running(was.short):
+                self.warnings.append(f"{machine.name}: other memory or options count from its next start")
         self._key_pair()
         made = [machine for machine in wanted if machine.name not in existing]
         for machine in made:
@@ -701,7 +704,7 @@ class Lab:
 
     def _key_pair(self) -> None:
         key = self.state / "ssh/id_ed25519"
-        if key.exists() and key.with_suffix(".pub").exists() or self.check_mode:
+        if self.check_mode or key.with_suffix(".pub").exists():
             return
         with self.locked("ssh"):
             if not key.with_suffix(".pub").exists():
@@ -732,15 +735,15 @@ class Lab:
                 if not path.parent.is_dir():
                     path.parent.mkdir(mode=0o700 if path.parent.name == ".ssh" else 0o755, parents=True)
                 write_file(path, content, mode)
-            write_file(
-                directory / "machine.json",
-                json.dumps({"format": lab.FORMAT, "tree": str(tree), **machine.record()}, indent=1) + "\n",
-            )
+            self._save_machine(machine, str(tree))
+
+    def _save_machine(self, machine: Machine, tree: str) -> None:
+        record = {"format": lab.FORMAT, "tree": tree, **machine.record()}
+        write_file(self.machine_directory(machine.name) / "machine.json", json.dumps(record, indent=1) + "\n")
 
     def _mount(self, directory: Path, tree: Path) -> None:
         if directory / "root" in mount_points():
             return
-        # A leftover of a volatile mount that was never unmounted (the host went down); the machine is throwaway.
         options = f"lowerdir={tree},upperdir={directory / 'upper'},workdir={directory / 'work'}"
         run(["mount", "-t", "overlay", "-o", options, "bouwsteen-lab", str(directory / "root")])
 
@@ -756,6 +759,7 @@ class Lab:
             record = self._process(machine.short)
             if record is None:
                 tree = json.loads((directory / "machine.json").read_text())["tree"]
+                self._save_machine(machine, tree)
                 # The old machine's end of the cable goes a moment after its last process.
                 cable = Path(f"/sys/class/net/vb-{machine.short}")
                 if not wait_for(lambda: not cable.exists(), STOP_SECONDS):
@@ -911,7 +915,7 @@ class Lab:
         self.network_down()
         self.change.add(f"{self.state} removed")
         if not self.check_mode:
-            group = control_group_root() / "bouwsteen-lab"
+            group = control_group_root() / self.settings.group
             if group.exists() and not populated(group):
                 remove_group(group)
             remove_tree(self.state)
@@ -927,6 +931,11 @@ def control_group_root() -> Path:
         if tail.split()[0] == "cgroup2":
             return Path(head.split()[4])
     raise LabError("no cgroup2 is mounted on this host; machines need it: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def boot_id() -> str:
+    """What tells this run of the kernel from all others; process numbers and start times come again."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def populated(group: Path) -> bool:

@@ -30,7 +30,7 @@ options:
     default: []
     suboptions:
       name:
-        description: Name of the image; its tree is found at RV(images) and in C(images/NAME/current) of the state directory.
+        description: Name of the image; its tree is C(images/NAME/current) in the state directory.
         type: str
         required: true
       packages:

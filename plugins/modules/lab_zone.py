@@ -80,7 +80,8 @@ def publish(lab: Lab, parameters: dict[str, Any]) -> dict[str, Any]:
         wanted = lab.fragments()
         for item in parameters["fragments"]:
             if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,60}", item["name"]):
-                raise LabError(f"fragments: not a name (found {item['name']!r}); allowed: a-z, 0-9, dot, dash, underscore")
+                allowed = "a-z, 0-9, dot, dash, underscore"
+                raise LabError(f"fragments: not a name (found {item['name']!r}); allowed: {allowed}")
             wanted.pop(f"{item['name']}.zone", None)
             if item["state"] == "present":
                 wanted[f"{item['name']}.zone"] = item["content"]
