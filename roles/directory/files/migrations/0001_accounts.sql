@@ -364,24 +364,24 @@ CREATE INDEX numbers_customer ON directory.numbers (reseller_id, customer_id);
 
 -- The limits there are. The same list as plugins/module_utils/limits.py; a test compares them.
 CREATE TABLE directory.limit_names (
-    name    text PRIMARY KEY,
-    unit    text NOT NULL CHECK (unit IN ('count', 'bytes', 'money')),
-    counted boolean NOT NULL,               -- refused here, by the tables' triggers; the others by the running services
+    name        text PRIMARY KEY,
+    unit        text NOT NULL CHECK (unit IN ('count', 'bytes', 'money', 'per_hour')),
+    levels      text[] NOT NULL CHECK (levels <@ ARRAY['reseller', 'customer', 'user']),
     always_hard boolean NOT NULL            -- rates and calls
 );
-INSERT INTO directory.limit_names (name, unit, counted, always_hard) VALUES
-    ('customers', 'count', true, false),
-    ('domains', 'count', true, false),
-    ('users', 'count', true, false),
-    ('groups', 'count', true, false),
-    ('aliases', 'count', true, false),
-    ('extensions', 'count', true, false),
-    ('numbers', 'count', true, false),
-    ('mail_storage', 'bytes', true, false),
-    ('file_storage', 'bytes', true, false),
-    ('concurrent_calls', 'count', false, true),
-    ('call_spend_per_day', 'money', false, true),
-    ('mail_sent_per_hour', 'count', false, true);
+INSERT INTO directory.limit_names (name, unit, levels, always_hard) VALUES
+    ('customers', 'count', '{reseller}', false),
+    ('domains', 'count', '{reseller,customer}', false),
+    ('users', 'count', '{reseller,customer}', false),
+    ('groups', 'count', '{reseller,customer}', false),
+    ('aliases', 'count', '{reseller,customer,user}', false),
+    ('mail_storage', 'bytes', '{reseller,customer,user}', false),
+    ('file_storage', 'bytes', '{reseller,customer,user}', false),
+    ('extensions', 'count', '{reseller,customer}', false),
+    ('numbers', 'count', '{reseller,customer}', false),
+    ('concurrent_calls', 'count', '{reseller,customer,user}', true),
+    ('call_spend_per_day', 'money', '{reseller,customer,user}', true),
+    ('mail_sent_per_hour', 'per_hour', '{reseller,customer,user}', true);
 
 -- No row = no limit of its own at this level. max 0 = none at all.
 CREATE TABLE directory.limits (
@@ -402,7 +402,9 @@ CREATE TABLE directory.limits (
         REFERENCES directory.users (reseller_id, customer_id, user_id) ON DELETE CASCADE DEFERRABLE,
     CONSTRAINT limits_owner CHECK (owner_id = coalesce(user_id, customer_id, reseller_id)
         AND (user_id IS NULL OR customer_id IS NOT NULL)),
-    CONSTRAINT limits_customers CHECK (name <> 'customers' OR customer_id IS NULL),
+    -- As limit_names.levels has it.
+    CONSTRAINT limits_level CHECK ((customer_id IS NULL OR name <> 'customers')
+        AND (user_id IS NULL OR name NOT IN ('customers', 'domains', 'users', 'groups', 'extensions', 'numbers'))),
     CONSTRAINT limits_basis CHECK (basis IS NULL OR name IN ('mail_storage', 'file_storage')),
     -- Pools of storage say what they count; a person's own storage limit is his quota.
     CONSTRAINT limits_pool_basis CHECK (name NOT IN ('mail_storage', 'file_storage') OR user_id IS NOT NULL OR basis IS NOT NULL),
