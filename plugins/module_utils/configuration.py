@@ -185,11 +185,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A unit as it should run. `state`: started, stopped or unmanaged. `enabled`: None leaves it alone."""
+    """A unit as it should run. `state`: started, stopped or unmanaged."""
 
     unit: str
     state: str = "started"
-    enabled: bool | None = True
+    enabled: bool = True
     masked: bool = False
     reload_on: tuple[str, ...] = ()
     restart_on: tuple[str, ...] = ()
@@ -313,7 +313,10 @@ def parse(params: Mapping[str, Any], digests: Mapping[str, str]) -> Request:
     commands = tuple(
         Command(
             command=_command(item.get("command"), f"commands[{number}]", problems),
-            source=tuple(_path(path, f"commands[{number}].source", problems) for path in _listing(item.get("source"))),
+            source=tuple(
+                _path(str(path).rstrip("/"), f"commands[{number}].source", problems)
+                for path in _listing(item.get("source"))
+            ),
             target=None
             if item.get("target") is None
             else _path(item.get("target"), f"commands[{number}].target", problems),
@@ -327,7 +330,7 @@ def parse(params: Mapping[str, Any], digests: Mapping[str, str]) -> Request:
         Service(
             unit=unit_name(str(item.get("name") or "")),
             state=_text(item, "state", "started"),
-            enabled=None if item.get("enabled", True) is None else bool(item.get("enabled", True)),
+            enabled=bool(item.get("enabled", True)),
             masked=bool(item.get("masked")),
             reload_on=tuple(str(path) for path in _listing(item.get("reload_on"))),
             restart_on=tuple(str(path) for path in _listing(item.get("restart_on"))),
@@ -945,9 +948,9 @@ def decide(
         return Decision(problem=f"service {name}: systemd cannot read its unit ({unit.load})")
     if unit.load == "masked" and (service.enabled or service.state == "started"):
         actions.append(Action(name, "unmask", "it is masked"))
-    if service.enabled is True and unit.file_state not in ENABLED:
+    if service.enabled and unit.file_state not in ENABLED:
         actions.append(Action(name, "enable", f"it is {unit.file_state}"))
-    elif service.enabled is False and unit.file_state in {"enabled", "enabled-runtime"}:
+    elif not service.enabled and unit.file_state in {"enabled", "enabled-runtime"}:
         actions.append(Action(name, "disable", f"it is {unit.file_state}"))
 
     if service.state == "stopped":
