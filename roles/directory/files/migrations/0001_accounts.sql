@@ -42,6 +42,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE directory_owner REVOKE EXECUTE ON FUNCTIONS FR
 
 CREATE SCHEMA IF NOT EXISTS directory;
 ALTER SCHEMA directory OWNER TO directory_owner;
+ALTER TABLE IF EXISTS directory.migrations OWNER TO directory_owner;
 CREATE SCHEMA mail AUTHORIZATION directory_owner;
 GRANT USAGE ON SCHEMA directory TO directory_admin, verify;
 GRANT USAGE ON SCHEMA mail TO directory_admin, postfix, dovecot, _rspamd, verify;

@@ -367,6 +367,7 @@ CREATE VIEW directory.limit_status AS
         LEFT JOIN directory.users u ON u.reseller_id = l.reseller_id AND u.user_id = l.user_id
         CROSS JOIN LATERAL (SELECT directory.in_use(l.name, l.basis, l.reseller_id, l.customer_id, l.user_id) AS in_use) i;
 GRANT SELECT ON directory.limit_status TO directory_admin, verify;
+GRANT SELECT ON directory.migrations TO verify;
 GRANT EXECUTE ON FUNCTION directory.in_use(text, text, uuid, uuid, uuid) TO directory_admin, verify;
 
 RESET ROLE;
