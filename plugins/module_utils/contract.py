@@ -50,6 +50,7 @@ class Contract(Document):
         self.products: dict[str, dict[str, Any]] = {}
         self.prices: dict[str, dict[str, Any]] = {}
         self.domain = ""
+        self.engineer = ""
         # Whether the products are known, so that a customer's choice can be judged.
         self.products_known = True
 
@@ -123,7 +124,7 @@ class Contract(Document):
         self._products()
         self._prices()
         self.domain = self._taken("reseller_domain", names.domain) or ""
-        self._taken("reseller_engineer", names.address)
+        self.engineer = "@".join(self._taken("reseller_engineer", partial(names.address, outside=True)) or ())
         if groups is not None:
             self._machines(groups)
 
@@ -222,11 +223,10 @@ class Contract(Document):
 
     def wanted(self) -> dict[str, Any]:
         """The reseller's part of the wanted state; of use when nothing was reported."""
-        local, _, domain = str(self.data.get("reseller_engineer", "")).rpartition("@")
         return {
             "name": self.name,
             "title": names.display_name(self.data.get("reseller_title", self.name)),
-            "engineer": f"{local}@{domain}".lower(),
+            "engineer": self.engineer,
             "domain": self.domain,
             "language": self.language,
             "retention_days": int(self.data.get("reseller_retention_days", DEFAULT_RETENTION_DAYS)),

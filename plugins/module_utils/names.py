@@ -62,7 +62,7 @@ SERVICE_LABELS = frozenset((
 RESERVED_CUSTOMERS = frozenset(("probe", "verify"))
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_LOCAL = re.compile(r"[a-z0-9_'-]+(\.[a-z0-9_'-]+)*")
+_LOCAL = re.compile(r"[a-z0-9_][a-z0-9_'-]*(\.[a-z0-9_'-]+)*")
 _FORWARD_LOCAL = re.compile(r"[a-z0-9!#$&'*+/=?^_{}~-]+(\.[a-z0-9!#$&'*+/=?^_{}~-]+)*")
 # Letters that IDNA 2003 (the standard library's) and IDNA 2008 (the registries') turn into different domains.
 _DEVIATIONS = re.compile("[ßςẞ‌‍]")
@@ -128,7 +128,7 @@ def address(value: object, *, outside: bool = False) -> tuple[str, str]:
     if "+" in local and not outside:
         raise Invalid("has a + before the @, which separates the detail of an address", ADDRESS_ALLOWED)
     if len(local) > 64 or not (_FORWARD_LOCAL if outside else _LOCAL).fullmatch(local):
-        allowed = "a to z, 0 to 9 and . _ - ' before the @, no dot at its start or end"
+        allowed = "a to z, 0 to 9 and . _ - ' before the @, a letter or digit first, no dot last"
         raise Invalid("is no address", ADDRESS_ALLOWED if outside else allowed)
     result = domain(name)
     if len(local) + 1 + len(result) > 254:

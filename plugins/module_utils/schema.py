@@ -2,8 +2,9 @@
 """The shape of what people write, as JSON Schema (2020-12): one truth for this code and for everybody's editor.
 
 `CUSTOMER` describes a customer's file, `CONTRACT` the contract variables of a reseller. `schemas/*.schema.json` are
-these, written by `scripts/schemas` (through `make documents`); editors find them by the first line of a file, `# yaml-language-server: $schema=...`. `faults` validates with the same objects and says what is
-wrong in words; it yields every fault, not the first.
+these, written by `scripts/schemas` (through `make documents`); editors find them by a file's first line,
+`# yaml-language-server: $schema=...`. `faults` validates with the same objects and says what is wrong in words; it
+yields every fault, not the first.
 
 Two keywords are our own, which validators pass over: `x-kind` names the function that explains a refused text, and
 `x-item` what an unknown key should have been.
@@ -201,7 +202,7 @@ _USER = unless_absent(
                 "hash",
                 "Hash of a first password, used until the person sets one. Never a password. Left out, a link to set "
                 "one is handed over instead.",
-                maxLength=512,
+                maxLength=300,
             ),
             "limits": limits_at(
                 limits.USER, "Ceilings for this person, at or under the customer's and the reseller's."
@@ -427,7 +428,9 @@ CONTRACT: Schema = (
         "What the provider agreed with a reseller: variables of the reseller's host and of its plan groups.",
         {
             "reseller_title": text("name", "Name for people.", maxLength=120),
-            "reseller_engineer": _address("The technical contact; the only person whom the provider mails."),
+            "reseller_engineer": text(
+                "forward", "The technical contact; the only person whom the provider mails.", maxLength=254
+            ),
             "reseller_domain": text(
                 "domain", "White label: webmail., sip., files., mail. live under it.", maxLength=253
             ),
@@ -483,7 +486,7 @@ CONTRACT: Schema = (
                         f"Price of {what}.",
                         {
                             "mode": one_of(
-                                "volume: the step that is reached is the price of all. graduated: each step its own price.",
+                                "volume: the step that is reached is the price of all. graduated: each step has its price.",
                                 "volume",
                                 "graduated",
                                 default="volume",

@@ -4,8 +4,8 @@
 The parser's events are turned into dicts, lists and scalars here, in one pass, so that anchors, aliases, tags,
 duplicate keys and depth are seen before anything is built from them; an anchor bomb is refused at its first anchor. The
 result is what PyYAML's safe loader gives (YAML 1.1), with these differences: dates stay text; numbers in a notation
-that people write by accident (octal, base 60, ...) are refused; keys are text. libyaml's parser is used where PyYAML has it
-(ten times faster), else PyYAML's own, with the same result.
+that people write by accident (octal, base 60, ...) are refused; keys are text. libyaml's parser is used where PyYAML
+has it (ten times faster), else PyYAML's own, with the same result.
 
 Lines are wanted only when something is wrong: the first pass keeps none, and stops at the first oddity; the second pass
 keeps them all and collects every finding.
