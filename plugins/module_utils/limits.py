@@ -205,7 +205,7 @@ def table(level_titles: Mapping[str, str]) -> str:
     for limit in LIMITS.values():
         marks = " | ".join("yes" if level in limit.levels else "" for level in LEVELS)
         bases = " or ".join(limit.bases)
-        soft = "" if limit.always_hard else "yes"
+        soft = "no" if limit.always_hard else "yes"
         lines.append(
             f"| `{limit.name}` | {unit_names[limit.unit]} | {marks} | {bases} | {soft} | {limit.description} |"
         )

@@ -18,22 +18,25 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import 
 SLUG_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 PRODUCT_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
 # Deliberately wide: editors show it while typing; `domain` and `address` below decide.
-DOMAIN_PATTERN = r"^[^\s@:/\"'{}\\\u0000-\u0020]+\.[^\s@:/\"'{}\\\u0000-\u0020]+$"
-ADDRESS_PATTERN = r"^[^\s@\"<>{}\\\u0000-\u0020]+@[^\s@:/\"'{}\\\u0000-\u0020]+\.[^\s@:/\"'{}\\\u0000-\u0020]+$"
+DOMAIN_PATTERN = r"^[^\s@:/\u0022'{}\\\u0000-\u0020]+\.[^\s@:/\u0022'{}\\\u0000-\u0020]+$"
+ADDRESS_PATTERN = (
+    r"^[^\s@\u0022<>{}\\\u0000-\u0020]+@[^\s@:/\u0022'{}\\\u0000-\u0020]+\.[^\s@:/\u0022'{}\\\u0000-\u0020]+$"
+)
 # An external address may hold what RFC 5321 allows without quotes, so also braces, but never two that make a template.
 _TEMPLATE = r"(?!.*(\{\{|\}\}|\{%|%\}|\{#))"
 FORWARD_PATTERN = (
-    rf"^{_TEMPLATE}[^\s@\"<>\\\u0000-\u0020]+" r"@[^\s@:/\"'{}\\\u0000-\u0020]+\.[^\s@:/\"'{}\\\u0000-\u0020]+$"
+    rf"^{_TEMPLATE}[^\s@\u0022<>\\\u0000-\u0020]+"
+    r"@[^\s@:/\u0022'{}\\\u0000-\u0020]+\.[^\s@:/\u0022'{}\\\u0000-\u0020]+$"
 )
 # People's names as they are: every letter of every script, apostrophes, hyphens, dots. Not: what breaks a header, a
 # line or a quoted string, turns the direction of writing, or looks like a template.
 NAME_PATTERN = (
     rf"^(?!\s)(?!.*\s$){_TEMPLATE}"
-    r"[^\"\\\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ue000-\uf8ff]+$"
+    r"[^\u0022\\\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ue000-\uf8ff]+$"
 )
-FOLDER_PATTERN = NAME_PATTERN.replace(r"\"\\", r"\"\\/")
+FOLDER_PATTERN = NAME_PATTERN.replace("[^", "[^/")
 HASH_PATTERN = r"^\{(ARGON2ID|BLF-CRYPT)\}\$[a-zA-Z0-9./+$=,]+$"
-TARGET_PATTERN = r"^(user|voicemail|group|extension):[^\s\"{}\\\u0000-\u0020]+$"
+TARGET_PATTERN = r"^(user|voicemail|group|extension):[^\s\u0022{}\\\u0000-\u0020]+$"
 HOST_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 IMAGE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}$"
 PATH_PATTERN = r"^[^\u0000-\u001f\u007f]+$"

@@ -486,7 +486,7 @@ CONTRACT: Schema = (
                         f"Price of {what}.",
                         {
                             "mode": one_of(
-                                "volume: the step that is reached is the price of all. graduated: each step has its price.",
+                                "volume: the step reached prices all. graduated: each step has its price.",
                                 "volume",
                                 "graduated",
                                 default="volume",
