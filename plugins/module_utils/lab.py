@@ -18,13 +18,29 @@ from typing import Any
 FORMAT = 1
 """Version of the records in the state directory."""
 
+IMAGE_FORMAT = 2
+"""Raised when trees are built in another way, so that they are built anew."""
+
 NAMES_PORT = 53
 AUTHORITY_PORT = 5300
 CACHE_PORT = 3142
+KNOT_RUN = "/run/lab"
+"""knot's pid file and control socket: in memory, because process numbers in a container come again."""
+
 SERVICES_IMAGE = "services"
 """Name of the image with the lab's own daemons: dnsmasq, knot and apt-cacher-ng never get installed on the host."""
 
 SERVICES_PACKAGES = ("apt-cacher-ng", "ca-certificates", "dnsmasq-base", "knot", "knot-dnssecutils", "knot-dnsutils")
+HOST_PACKAGES = (
+    "debian-archive-keyring",
+    "iproute2",
+    "mmdebstrap",
+    "nftables",
+    "openssh-client",
+    "systemd-container",
+)
+"""What the host needs: it makes trees, networks and machines; the lab's daemons come from an image, not from here."""
+
 MACHINE_PACKAGES = (
     "apt",
     "apt-utils",
@@ -420,7 +436,7 @@ class Image:
     def recipe(self, mirror: Mirror) -> dict[str, Any]:
         """What the tree is made of; another recipe is another tree."""
         return {
-            "format": FORMAT,
+            "format": IMAGE_FORMAT,
             "name": self.name,
             "packages": sorted(self.packages),
             "sources": mirror.sources(self.suite),
@@ -513,11 +529,12 @@ def service_command(
         "--as-pid2",
         "--read-only",
         "--tmpfs=/var/tmp",
+        f"--tmpfs={KNOT_RUN}:mode=1777",
         "--resolv-conf=off",
         "--timezone=off",
         "--link-journal=no",
         "--console=pipe",
-        f"--machine=lab-{name}",
+        f"--machine={name}",
         f"--directory={tree}",
         *([f"--user={user}"] if user else []),
         *options,
@@ -537,7 +554,7 @@ while :; do
   [ "$loop $status" = "reboot 133" ] || exit "$status"
 done
 """
-"""`sh -c RUN_IN_GROUP NAME GROUP reboot|once COMMAND...`: runs a command in a control group of its own.
+"""Script with arguments GROUP reboot|once COMMAND...: runs a command in a control group of its own.
 
 Each machine needs one: systemd-nspawn with --keep-unit divides the group it finds itself in, and two machines in one
 group would take each other's processes for their own. With --keep-unit it also leaves a reboot to its caller, by exit
@@ -607,7 +624,7 @@ def knot_config(settings: Settings) -> str:
     return f"""server:
     listen: [ {settings.host}@{AUTHORITY_PORT} ]
     user: knot:knot
-    rundir: /lab/run
+    rundir: {KNOT_RUN}
     udp-workers: 1
     tcp-workers: 1
     background-workers: 1

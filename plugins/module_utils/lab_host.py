@@ -94,6 +94,15 @@ def mount_points() -> list[Path]:
     return [Path(line.split()[4].encode().decode("unicode_escape")) for line in lines]
 
 
+def filesystem_of(path: Path) -> str:
+    """Type of the file system that a path is or would be on, such as ext4."""
+    types = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        head, _, tail = line.partition(" - ")
+        types[Path(head.split()[4].encode().decode("unicode_escape"))] = tail.split()[0]
+    return next(types[parent] for parent in [path, *path.parents] if parent in types)
+
+
 class Lab:
     """One lab on this host; its state directory says what belongs to it."""
 
@@ -191,8 +200,12 @@ class Lab:
         self, name: str, command: Sequence[str], *, reboot: bool, memory: int | None = None, **extra: Any
     ) -> None:
         """Start a command that outlives this process, in a control group of its own."""
+        clear_leftovers(command)
         log = self.state / "log" / f"{name}.log"
         mode = "reboot" if reboot else "once"
+        # A file, because systemd would put variables into the text of a command.
+        script = self.state / "run/in-group.sh"
+        write_file(script, lab.RUN_IN_GROUP)
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
@@ -200,13 +213,23 @@ class Lab:
         if Path("/run/systemd/system").is_dir():
             unit = f"{self.settings.group}-{name}.service"
             limits = [f"--property=MemoryMax={memory}"] if memory else []
+            # The one before it may still be on its way out.
+            run(["systemctl", "stop", unit], check=False)
             run(["systemctl", "reset-failed", unit], check=False)
             run(
                 [
-                    *("systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=Delegate=yes", *limits),
+                    *(
+                        "systemd-run",
+                        "--quiet",
+                        "--collect",
+                        f"--unit={unit}",
+                        f"--description=Lab: {name}",
+                        "--property=Delegate=yes",
+                        *limits,
+                    ),
                     *("--property=KillMode=mixed", f"--property=StandardOutput=append:{log}"),
                     *("--property=StandardError=inherit", *(f"--setenv={k}={v}" for k, v in environment.items())),
-                    *("--", "sh", "-c", lab.RUN_IN_GROUP, "bouwsteen-lab", "self", mode, *command),
+                    *("--", "sh", str(script), "self", mode, *command),
                 ]
             )
             shown = run(["systemctl", "show", "--property=MainPID,ControlGroup", unit]).stdout
@@ -221,7 +244,7 @@ class Lab:
                 self._limit_memory(group_path, memory, name)
             with log.open("a") as output:
                 pid = subprocess.Popen(
-                    ["sh", "-c", lab.RUN_IN_GROUP, "bouwsteen-lab", group, mode, *command],
+                    ["sh", str(script), group, mode, *command],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -289,6 +312,11 @@ class Lab:
             control_group_root()
         except LabError as error:
             found.append(str(error))
+        if filesystem_of(self.state) == "overlay":
+            found.append(
+                f"{self.state} is on an overlay file system, above which machines cannot lay another one;"
+                " set lab_state_directory to a directory on a disk"
+            )
         if not shutil.which("ip") or not shutil.which("nft"):
             return found  # the packages are not installed yet; asked again when they are
         if not self._bridge_exists():
@@ -309,6 +337,12 @@ class Lab:
             if self._table_exists(ruleset) and not self.record().get("table"):
                 found.append(f"an nft table inet {self.settings.table} exists that the lab did not make; remove it")
         return found
+
+    def missing_packages(self) -> list[str]:
+        """Debian packages that the host lacks to make machines."""
+        query = ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\\n", *lab.HOST_PACKAGES]
+        installed = run(query, check=False).stdout.splitlines()
+        return [name for name in lab.HOST_PACKAGES if f"installed {name}" not in installed]
 
     def _bridge_exists(self) -> bool:
         return Path(f"/sys/class/net/{self.settings.bridge}").exists()
@@ -442,6 +476,10 @@ class Lab:
                 raise
             write_file(directory / f"{tree.name}.json", json.dumps(image.recipe(mirror), indent=1) + "\n")
             building.chmod(0o755)
+            lists = building / "var/lib/apt/lists"
+            if lists.is_dir():
+                # The lists are empty; their age is what Ansible takes for the time of the last `apt-get update`.
+                os.utime(lists, (0, 0))
             building.rename(tree)
         link = directory / "current"
         if not self.check_mode and (not link.is_symlink() or link.readlink() != Path(tree.name)):
@@ -478,7 +516,7 @@ class Lab:
     ) -> bool:
         """Have one of the lab's daemons run with this configuration; True when it was (re)started."""
         tree = self.image_tree(lab.SERVICES_IMAGE)
-        full = lab.service_command(str(tree), name, command, binds, user)
+        full = lab.service_command(str(tree), f"{self.settings.bridge}-{name}", command, binds, user)
         digest = hashlib.sha256(json.dumps([full, configuration]).encode()).hexdigest()
         record = self._process(name)
         if record and record.get("digest") == digest and listens(self.settings.host, port):
@@ -523,7 +561,6 @@ class Lab:
             for path, content in files.items():
                 write_file(path, content)
             for path, user in (
-                (dns / "run", "knot"),
                 (dns / "database", "knot"),
                 (dns / "zones", "knot"),
                 (cache / "packages", "apt-cacher-ng"),
@@ -593,7 +630,7 @@ class Lab:
         loaded = self.state / "run/zone-loaded"
         current = f"{(self._process('authority') or {}).get('pid')} {digest}\n"
         if not started and (not loaded.exists() or loaded.read_text() != current):
-            self.in_daemon("authority", ["knotc", "-s", "/lab/run/knot.sock", "-b", "zone-reload", "--"])
+            self.in_daemon("authority", ["knotc", "-s", f"{lab.KNOT_RUN}/knot.sock", "-b", "zone-reload", "--"])
         write_file(loaded, current)
         self._export_anchor()
 
@@ -612,7 +649,7 @@ class Lab:
             result = run(
                 lab.service_command(
                     str(self.image_tree(lab.SERVICES_IMAGE)),
-                    f"check-{os.getpid()}",
+                    f"{self.settings.bridge}-check-{os.getpid()}",
                     ["kzonecheck", "-v", "-o", f"{zone}.", f"/lab/{candidate.name}"],
                     {str(dns): "ro:/lab"},
                 ),
@@ -657,6 +694,8 @@ class Lab:
 
     def machines_up(self, wanted: Sequence[Machine]) -> None:
         """Have these machines exist, run and answer; those that do are not touched."""
+        if not self.check_mode and not (self._bridge_exists() and self.running("names")):
+            raise LabError("the lab's network does not run on this host; run the lab's playbook first")
         existing = {machine.name: machine for machine in self.machines()}
         problems = lab.conflicts(wanted, list(existing.values()))
         for machine in wanted:
@@ -908,16 +947,22 @@ class Lab:
 
     def remove_everything(self) -> None:
         """Remove the lab whole: machines, daemons, network, images, cache, keys."""
-        if not self.state.exists():
+        if not self.state.is_dir() or not any(self.state.iterdir()):
             return
         self.machines_down([path.name for path in (self.state / "machines").glob("*")])
         self.services_down()
         self.network_down()
         self.change.add(f"{self.state} removed")
-        if not self.check_mode:
-            group = control_group_root() / self.settings.group
-            if group.exists() and not populated(group):
-                remove_group(group)
+        if self.check_mode:
+            return
+        group = control_group_root() / self.settings.group
+        if group.exists() and not populated(group):
+            remove_group(group)
+        if self.state in mount_points():
+            # A disk of its own stays mounted, empty.
+            for path in self.state.iterdir():
+                remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        else:
             remove_tree(self.state)
 
 
@@ -931,6 +976,17 @@ def control_group_root() -> Path:
         if tail.split()[0] == "cgroup2":
             return Path(head.split()[4])
     raise LabError("no cgroup2 is mounted on this host; machines need it: mount -t cgroup2 none /sys/fs/cgroup")
+
+
+def clear_leftovers(command: Sequence[str]) -> None:
+    """Take away what a killed systemd-nspawn of the same machine name left: newer ones refuse to start beside it."""
+    names = [word.removeprefix("--machine=") for word in command if word.startswith("--machine=")]
+    for name in names:
+        export = Path("/run/systemd/nspawn/unix-export") / name
+        if export in mount_points():
+            run(["umount", str(export)])
+        with contextlib.suppress(FileNotFoundError):
+            export.rmdir()
 
 
 def boot_id() -> str:

@@ -16,7 +16,7 @@ author: Bouwsteen contributors
 options:
   state:
     description:
-      - V(possible) only looks whether anything on the host stands in the way, and touches nothing.
+      - V(possible) only looks whether anything on the host stands in the way and what is missing, and touches nothing.
       - V(present) has network, images and daemons.
       - V(absent) removes all of the lab, with machines, images and the cached packages.
     type: str
@@ -82,6 +82,12 @@ images:
   returned: when state is present and not in check mode
   type: dict
   sample: {machine: /var/lib/bouwsteen-lab/images/machine/ac95a3f0b6f0}
+missing_packages:
+  description: Debian packages that the host lacks.
+  returned: when state is possible
+  type: list
+  elements: str
+  sample: [mmdebstrap]
 """
 
 from typing import Any
@@ -116,7 +122,7 @@ def prepare(lab: Lab, parameters: dict[str, Any]) -> dict[str, Any]:
     if obstacles:
         raise LabError("this host cannot carry the lab: " + "; ".join(obstacles))
     if parameters["state"] == "possible":
-        return {}
+        return {"missing_packages": lab.missing_packages()}
     if not lab.check_mode:
         lab.prepare()
     with lab.locked("host"):
