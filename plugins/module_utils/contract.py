@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import limits, names, schema, units
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import Document, KeyPath, listing, prune
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import (
+    Document,
+    Invalid,
+    KeyPath,
+    listing,
+    prune,
+)
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -110,7 +116,10 @@ class Contract(Document):
                 (), "has no contract: no variable reseller_* is set for it", listing(schema.CONTRACT_REQUIRED), None
             )
             return
-        self.take((), names.slug, self.name)
+        try:
+            names.slug(self.name)
+        except Invalid as invalid:
+            self.report((), invalid.problem, invalid.allowed, self.name)
         missing = [variable for variable in schema.CONTRACT_REQUIRED if variable not in self.data]
         for fault in list(schema.faults("contract", self.data)):
             self.report(fault.path, fault.problem, fault.allowed, None if fault.is_missing else ...)

@@ -147,8 +147,6 @@ def display_name(value: object, *, folder: bool = False) -> str:
     text = unicodedata.normalize("NFC", value)
     if not text.strip():
         raise Invalid("is empty", allowed)
-    if text != text.strip():
-        raise Invalid("starts or ends with a space", allowed)
     if any(part in text for part in ("{{", "}}", "{%", "%}", "{#")):
         raise Invalid("looks like a template", allowed)
     for char in text:
@@ -160,6 +158,8 @@ def display_name(value: object, *, folder: bool = False) -> str:
             raise Invalid(f"has a character that turns the direction of writing (U+{ord(char):04X})", allowed)
         if char in _INVISIBLE or unicodedata.category(char) in ("Cc", "Cs", "Co"):
             raise Invalid(f"has a control character (U+{ord(char):04X})", allowed)
+    if text != text.strip():
+        raise Invalid("starts or ends with a space", allowed)
     if folder and text in (".", ".."):
         raise Invalid("is no folder", allowed)
     if len(text) > 120:

@@ -567,7 +567,9 @@ def _explained(error: Any, schema: Any, data: Any) -> Iterator[Fault]:
         wanted = (node.get("properties") or around["properties"])[key]
         yield Fault(path, f"lacks the key {key}", f"{key} with {_allowed(wanted)}", None, is_missing=True)
     elif "propertyNames" in error.schema_path:
-        yield Fault(path, f"has the name {shown(value)}", names.PRODUCT_ALLOWED, path)
+        for key in value:
+            if not re.fullmatch(node["pattern"], key):
+                yield Fault((*path, key), "has a name that is not allowed", names.PRODUCT_ALLOWED, (*path, key))
     elif keyword == "type":
         yield Fault(path, _type_problem(node, value), _allowed(node), path)
     elif keyword == "enum":

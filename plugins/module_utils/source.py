@@ -419,10 +419,11 @@ def read(path: str, root: str, *, largest: int = LARGEST_FILE, decrypt: Decrypt 
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         return refuse(f"cannot be read: {error.strerror}", "a file that the operator may read")
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        return refuse("is no file", "files")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return refuse("is no file", "files")
         if status.st_size > largest:
             return refuse("is too large", f"at most {human_size(largest)}", human_size(status.st_size))
         # A file that grows while it is read is cut here, and then too large.
