@@ -370,7 +370,7 @@ class _Run:
             change = (
                 "CASE WHEN w.state = 'active' AND p.state <> 'active' THEN 'resumed'"
                 " WHEN (w.state, w.suspended_because) IS DISTINCT FROM (p.state, p.suspended_because)"
-                " AND NOT (w.suspended_because = 'file' AND p.suspended_because = 'absent')"
+                " AND (w.suspended_because, p.suspended_because) IS DISTINCT FROM ('file', 'absent')"
                 " THEN 'suspended' ELSE 'changed' END"
             )
         probe = "coalesce(w.kind, p.kind) = 'probe'" if table.probes else "FALSE"
