@@ -248,9 +248,9 @@ def _path(value: object, where: str, problems: list[str]) -> str:
 
 
 def _mode(value: object, where: str, problems: list[str]) -> int:
-    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3,4}", value):
+    if isinstance(value, str) and re.fullmatch(r"0[0-7]{3,4}", value):
         return int(value, 8)
-    problems.append(f'{where}: mode must be octal digits in quotes, such as "0644" (found {value!r})')
+    problems.append(f'{where}: mode must be octal digits in quotes with a leading 0, such as "0644" (found {value!r})')
     return 0o600
 
 
@@ -1014,6 +1014,8 @@ def command_due(
     """
     if command.target is not None and target_time is None:
         return f"{command.target} is missing"
+    if record is not None and record.get("unfinished"):
+        return "it did not finish the last time"
     coming = [path for path in planned if any(under(source, path) for source in command.source)]
     if coming:
         return several(coming, "would change")

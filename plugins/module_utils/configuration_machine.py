@@ -568,9 +568,9 @@ class Machine:
             return
         secrets = self._secrets(contents)
         lines = []
-        for words, outcome in failed:
+        for refused, outcome in failed:
             output = pure.mask(outcome.output.strip(), secrets)
-            lines.append(f"{' '.join(words)} refuses the new configuration (exit status {outcome.status}):\n{output}")
+            lines.append(f"{' '.join(refused)} refuses the new configuration (exit status {outcome.status}):\n{output}")
         files = [step.path for step in steps]
         lines.append(f"nothing was installed; new or changed are: {', '.join(files)}")
         raise MachineError(
@@ -668,11 +668,8 @@ class Machine:
         reason = self._due(command)
         record = Path(pure.DERIVED, f"{command.key}.json")
         if reason:
-            with contextlib.suppress(FileNotFoundError):
-                record.unlink()
-            if command.target is not None and not reason.endswith("is missing"):
-                # Killed half-way, the command must look due to the next run, whatever it has written by then.
-                write_text(str(record), json.dumps({"sources": {"unfinished": command.target}}))
+            # Killed or failed half-way, the command must look due to the next run, whatever it has written by then.
+            write_text(str(record), json.dumps({"unfinished": True}))
             outcome = self.run(command.command)
             if outcome.status != 0:
                 output = pure.mask(outcome.output.strip(), self._secrets())

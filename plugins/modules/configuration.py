@@ -57,7 +57,7 @@ options:
         type: dict
         default: {}
       mode:
-        description: Permissions, octal digits in quotes.
+        description: Permissions, octal digits in quotes with a leading 0.
         type: str
         default: "0644"
       owner:
@@ -88,7 +88,7 @@ options:
         type: str
         required: true
       mode:
-        description: Permissions, octal digits in quotes.
+        description: Permissions, octal digits in quotes with a leading 0.
         type: str
         default: "0755"
       owner:
