@@ -134,6 +134,8 @@ class Contract(Document):
         self._prices()
         self.domain = self._taken("reseller_domain", names.domain) or ""
         self.engineer = "@".join(self._taken("reseller_engineer", partial(names.address, outside=True)) or ())
+        if self.folder is None and "reseller_customers" in self.data:
+            self.report(("reseller_customers",), "is no absolute path", names.PATH_ALLOWED)
         if groups is not None:
             self._machines(groups)
 
@@ -143,9 +145,9 @@ class Contract(Document):
 
     @property
     def folder(self) -> str | None:
-        """The customers' folder as an absolute path; None when the contract names none."""
+        """The customers' folder; None when the contract names none that is the same wherever the playbook is started."""
         path = self.data.get("reseller_customers")
-        return None if path is None else str(Path(path).expanduser().absolute())
+        return str(path) if path and Path(path).is_absolute() else None
 
     def _taken(self, variable: str, read: Any) -> Any:
         return self.take((variable,), read, self.data[variable]) if variable in self.data else None

@@ -17,7 +17,7 @@ from typing import Any
 
 type KeyPath = tuple[str | int, ...]
 
-SHOWN_AT_MOST = 80
+SHOWN_AT_MOST = 100
 PRINTED_AT_MOST = 200
 SECRET_PARTS = ("pass", "secret", "wachtwoord", "token", "pin")
 
