@@ -198,6 +198,16 @@ options:
         type: list
         elements: str
         default: []
+  _digests:
+    description: Not for tasks. The controller puts the digests of the rendered files here.
+    type: dict
+    default: {}
+  _packed:
+    description: Not for tasks. The controller puts the content of files that differ here.
+    type: str
+  _packed_file:
+    description: Not for tasks. File on the machine with the content of files that differ, if that is secret or large.
+    type: str
 notes:
   - Has to run as root on the machine.
   - Waits until each service that it started is up. If one is not, the error holds the last lines of its journal.

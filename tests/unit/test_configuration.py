@@ -126,7 +126,8 @@ def test_arguments_are_those_that_are_documented() -> None:
                 assert item.get(key) == specified[name].get(key), (name, key)
             same(item.get("suboptions", {}), specified[name].get("options", {}))
 
-    same(options, pure.ARGUMENTS)
+    # Those with an underscore are between the action plugin and the module; tasks cannot give them.
+    same({name: item for name, item in options.items() if not name.startswith("_")}, pure.ARGUMENTS)
 
 
 # --------------------------------------------------------------------------------------------------------- compare
