@@ -7,6 +7,7 @@ run inside that tree without touching it. If there is neither, tests that need i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -103,6 +104,118 @@ class Database:
         return self.rows(query, values, user)[0][0]
 
 
+class Accounts:
+    """Makes accounts in a directory, the way the modules do: as directory_admin, each statement on its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.connection = database.admin()
+        self.connection.autocommit = True
+
+    def execute(self, query: str, values: Values = None) -> list[Any]:
+        """One statement; its rows, or none. Raises psycopg2's errors."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(query, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def refusal(self, query: str, values: Values = None) -> directory.DirectoryError:
+        """One statement that must be refused; why."""
+        try:
+            self.execute(query, values)
+        except psycopg2.Error as error:
+            return directory.explain(error)
+        pytest.fail(f"not refused: {query}", pytrace=False)
+
+    def insert(self, table: str, **columns: Any) -> Any:
+        """One row; returns the column after reseller_id of its key."""
+        names, places = ", ".join(columns), ", ".join(f"%({name})s" for name in columns)
+        query = f"INSERT INTO directory.{table} ({names}) VALUES ({places}) RETURNING *"
+        with self.connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+            cursor.execute(query, columns)
+            row = cursor.fetchone()
+        return row.get(f"{table.removesuffix('s')}_id")
+
+    def reseller(self, name: str = "noorderict", **columns: Any) -> str:
+        values = {"title": name.title(), "engineer": f"beheer@{name}.example", "domain": f"{name}.example", **columns}
+        return self.insert("resellers", name=name, **values)
+
+    def customer(self, reseller: str, name: str = "bakkerij", **columns: Any) -> str:
+        return self.insert("customers", reseller_id=reseller, name=name, **{"title": name.title(), **columns})
+
+    def domain(self, reseller: str, customer: str, name: str = "degraaf.example", **columns: Any) -> str:
+        return self.insert("domains", reseller_id=reseller, customer_id=customer, name=name, **columns)
+
+    def user(self, reseller: str, customer: str, login: str, **columns: Any) -> str:
+        values = {"name": login.split("@", maxsplit=1)[0].title(), "mail": True, **columns}
+        return self.insert("users", reseller_id=reseller, customer_id=customer, login=login, **values)
+
+    def users(
+        self, reseller: str, customer: str, count: int, domain: str = "degraaf.example", prefix: str = "u"
+    ) -> None:
+        """Many in one statement: u1, u2, ..."""
+        self.execute(
+            "INSERT INTO directory.users (reseller_id, customer_id, login, name, mail)"
+            " SELECT %s, %s, %s || i || '@' || %s, 'Person ' || i, true FROM generate_series(1, %s) AS i",
+            (reseller, customer, prefix, domain, count),
+        )
+
+    def alias(self, reseller: str, customer: str, user: str, address: str, kind: str = "alias") -> None:
+        self.insert("addresses", reseller_id=reseller, customer_id=customer, user_id=user, address=address, kind=kind)
+
+    def forward(self, reseller: str, customer: str, user: str, target: str) -> None:
+        self.insert("forwards", reseller_id=reseller, customer_id=customer, user_id=user, target=target)
+
+    def group(self, reseller: str, customer: str, address: str, members: Sequence[str], kind: str = "list") -> str:
+        group = self.insert(
+            "groups", reseller_id=reseller, customer_id=customer, name=address.split("@", maxsplit=1)[0], mail_kind=kind
+        )
+        self.insert(
+            "addresses", reseller_id=reseller, customer_id=customer, group_id=group, address=address, kind="group"
+        )
+        for member in members:
+            self.insert("group_members", reseller_id=reseller, customer_id=customer, group_id=group, user_id=member)
+        return group
+
+    def resource(self, reseller: str, customer: str, address: str) -> str:
+        resource = self.insert(
+            "resources", reseller_id=reseller, customer_id=customer, name=address.split("@", maxsplit=1)[0]
+        )
+        self.insert(
+            "addresses",
+            reseller_id=reseller,
+            customer_id=customer,
+            resource_id=resource,
+            address=address,
+            kind="resource",
+        )
+        return resource
+
+    def limit(
+        self,
+        reseller: str,
+        name: str,
+        maximum: Any,
+        *,
+        customer: str | None = None,
+        user: str | None = None,
+        **columns: Any,
+    ) -> None:
+        if name.endswith("_storage") and user is None:
+            columns.setdefault("basis", "used")
+        self.insert(
+            "limits", reseller_id=reseller, owner_id=user or customer or reseller, customer_id=customer, user_id=user,
+            name=name, max=maximum, **columns,
+        )  # fmt: skip
+
+    def use(self, login: str, size: int) -> None:
+        """What the mail service reports of a mailbox."""
+        self.execute(
+            "INSERT INTO directory.mail_usage (reseller_id, owner_id, customer_id, user_id, bytes)"
+            " SELECT reseller_id, user_id, customer_id, user_id, %s FROM directory.users WHERE login = %s"
+            " ON CONFLICT (reseller_id, owner_id) DO UPDATE SET bytes = excluded.bytes",
+            (size, login),
+        )
+
+
 def _command(home: Path) -> tuple[list[str], str, str]:
     """How to run a program of PostgreSQL: words before it, its directory, and `home` as it sees it."""
     if (INSTALLED / "postgres").exists():
@@ -181,17 +294,45 @@ def template(postgresql: Server) -> str:
 _numbers = itertools.count(1)
 
 
+@contextlib.contextmanager
+def copied(server: Server, template: str) -> Iterator[Database]:
+    """A copy of a database for the time being."""
+    name = f"directory_{next(_numbers)}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    # Privileges of a database itself are not copied with it.
+    server.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    server.execute(f"GRANT CONNECT ON DATABASE {name} TO postfix, dovecot, _rspamd, verify, directory_admin")
+    server.execute(f"GRANT TEMPORARY ON DATABASE {name} TO directory_admin")
+    result = Database(server, name, [])
+    try:
+        yield result
+    finally:
+        for connection in result.opened:
+            connection.close()
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def database(postgresql: Server, template: str) -> Iterator[Database]:
     """A fresh directory."""
-    name = f"directory_{next(_numbers)}"
-    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    # Privileges of a database itself are not copied with it.
-    postgresql.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    postgresql.execute(f"GRANT CONNECT ON DATABASE {name} TO postfix, dovecot, _rspamd, verify, directory_admin")
-    postgresql.execute(f"GRANT TEMPORARY ON DATABASE {name} TO directory_admin")
-    result = Database(postgresql, name, [])
-    yield result
-    for connection in result.opened:
-        connection.close()
-    postgresql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with copied(postgresql, template) as result:
+        yield result
+
+
+@pytest.fixture(scope="module")
+def module_database(postgresql: Server, template: str) -> Iterator[Database]:
+    """A directory for the tests of one file that change nothing in it."""
+    with copied(postgresql, template) as result:
+        yield result
+
+
+@pytest.fixture
+def accounts(database: Database) -> Accounts:
+    """To fill `database` with."""
+    return Accounts(database)
+
+
+@pytest.fixture(scope="module")
+def module_accounts(module_database: Database) -> Accounts:
+    """To fill `module_database` with, once."""
+    return Accounts(module_database)

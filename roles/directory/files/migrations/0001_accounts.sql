@@ -133,7 +133,7 @@ CREATE TABLE directory.customers (
     remove_after timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
     counted      boolean NOT NULL GENERATED ALWAYS AS
-        (kind = 'customer' AND (state = 'active' OR (state = 'suspended' AND suspended_because = 'file'))) STORED,
+        (kind = 'customer' AND (state = 'active' OR (state = 'suspended' AND suspended_because IS NOT DISTINCT FROM 'file'))) STORED,
     PRIMARY KEY (reseller_id, customer_id),
     UNIQUE (reseller_id, name),
     CONSTRAINT customers_state CHECK ((state = 'active') = (suspended_because IS NULL)
@@ -174,7 +174,7 @@ CREATE TABLE directory.domains (
     remove_after timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
     counted      boolean NOT NULL GENERATED ALWAYS AS
-        (kind = 'customer' AND (state = 'active' OR (state = 'suspended' AND suspended_because = 'file'))) STORED,
+        (kind = 'customer' AND (state = 'active' OR (state = 'suspended' AND suspended_because IS NOT DISTINCT FROM 'file'))) STORED,
     -- Together they keep an alias domain from pointing at another alias domain or at itself.
     is_alias     boolean NOT NULL GENERATED ALWAYS AS (alias_of IS NOT NULL) STORED,
     target_is_alias boolean GENERATED ALWAYS AS (CASE WHEN alias_of IS NOT NULL THEN false END) STORED,
@@ -215,7 +215,7 @@ CREATE TABLE directory.users (
     remove_after timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
     counted      boolean NOT NULL GENERATED ALWAYS AS
-        (kind = 'person' AND (state = 'active' OR (state = 'suspended' AND suspended_because = 'file'))) STORED,
+        (kind = 'person' AND (state = 'active' OR (state = 'suspended' AND suspended_because IS NOT DISTINCT FROM 'file'))) STORED,
     domain       text NOT NULL GENERATED ALWAYS AS (split_part(login::text, '@', 2)) STORED,
     PRIMARY KEY (reseller_id, user_id),
     UNIQUE (reseller_id, customer_id, user_id),
@@ -247,7 +247,7 @@ CREATE TABLE directory.groups (
     remove_after timestamptz,
     created_at   timestamptz NOT NULL DEFAULT now(),
     counted      boolean NOT NULL GENERATED ALWAYS AS
-        (state = 'active' OR (state = 'suspended' AND suspended_because = 'file')) STORED,
+        (state = 'active' OR (state = 'suspended' AND suspended_because IS NOT DISTINCT FROM 'file')) STORED,
     PRIMARY KEY (reseller_id, group_id),
     UNIQUE (reseller_id, customer_id, group_id),
     UNIQUE (reseller_id, customer_id, name),
