@@ -8,7 +8,7 @@ short_description: The DNS records that a site's domains need, as files, text, o
 version_added: 0.1.0
 description:
   - Makes the records of machines, resellers and customers' domains from facts that the playbook has gathered.
-  - Writes a file of zone lines for each domain into a directory, if one is named, and removes those of domains that went.
+  - Writes a file of zone lines for each domain into a directory, if one is named, and removes old ones.
   - Asks a resolver, if one is named, and says what is ok, missing or wrong. It changes no DNS server.
 options:
   machines:
