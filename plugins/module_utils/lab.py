@@ -308,6 +308,30 @@ def address_obstacles(addresses: Sequence[Mapping[str, Any]], settings: Settings
     return obstacles
 
 
+def port_obstacles(sockets: Mapping[str, str]) -> list[str]:
+    """Programs that listen on all addresses at a port that the lab needs on the bridge.
+
+    `sockets` maps tcp, tcp6, udp and udp6 to the text of that file in /proc/net (proc(5): local address, remote
+    address, state; 0A is LISTEN, 07 an unconnected UDP socket).
+    """
+    needed = {(protocol, port) for port in (NAMES_PORT, AUTHORITY_PORT) for protocol in ("tcp", "udp")} | {
+        ("tcp", CACHE_PORT)
+    }
+    taken = set()
+    for kind, text in sockets.items():
+        for line in text.splitlines()[1:]:
+            _slot, local, remote, state, *_rest = line.split()
+            address, _, port = local.partition(":")
+            listening = state == "0A" or (state == "07" and remote.endswith(":0000"))
+            if listening and not address.strip("0"):
+                taken.add((kind[:3], int(port, 16)))
+    return [
+        f"a program on this host listens on all addresses at {protocol} port {port}, which the lab needs on its bridge;"
+        f" see ss --{protocol} --listening --processes and bind the program to its own addresses"
+        for protocol, port in sorted(needed & taken)
+    ]
+
+
 def network_unit(machine: Machine, settings: Settings) -> str:
     """systemd-networkd's file for the machine's only interface, as it is before the first boot."""
     prefix, prefix6 = settings.network.prefixlen, settings.network6.prefixlen
@@ -697,20 +721,26 @@ def reverse_zone_texts(machines: Iterable[Machine], settings: Settings) -> dict[
     }
 
 
-def zone_problems(said: str, zone: str) -> list[str]:
+def zone_problems(said: str, zone: str, failed: bool = False) -> list[str]:
     """What kzonecheck has against a zone, in the operator's terms: fragment, line in it, problem.
 
-    `said` is its output with -v, `zone` the text of `zone_text` that it read.
+    `said` is its output with -v, `zone` the text of `zone_text` that it read. A record outside the zone, which knot
+    drops with a warning, is a problem here: who wrote it expects it to be served.
     """
     problems = []
     for line in said.splitlines():
         syntax = re.search(r"line (\d+) \((.*)\)$", line)
+        outside = re.search(r"\[([^\]]+)\.\] .*out-of-zone data, owner (\S+)$", line)
         semantic = re.match(r"(?:\w+: )?\[([^\]]+)\] (.*)$", line)
         if syntax:
             problems.append(f"{_place_in_zone(int(syntax[1]), zone)}: {syntax[2]}")
+        elif outside:
+            problems.append(f"{outside[2]}: not in the zone {outside[1]}")
         elif semantic and "zone loader" not in line:
             problems.append(f"{semantic[1]}: {semantic[2]}")
-    return problems or [" ".join(said.split())]
+    if failed and not problems:
+        problems.append(" ".join(said.split()))
+    return problems
 
 
 def _place_in_zone(number: int, zone: str) -> str:
@@ -768,6 +798,13 @@ def ssh_config(machines: Iterable[Machine], settings: Settings) -> str:
         f"    IdentityFile {state / 'ssh/id_ed25519'}\n    IdentitiesOnly yes\n"
         f"    UserKnownHostsFile {state / 'ssh/known_hosts'}\n"
     )
+
+
+def table(listing: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each machine: name, addresses, state, in columns."""
+    keys = ("name", "address", "address6", "state")
+    widths = {key: max((len(str(row[key])) for row in listing), default=0) for key in keys}
+    return ["  ".join(str(row[key]).ljust(widths[key]) for key in keys).rstrip() for row in listing]
 
 
 # --- inventory -------------------------------------------------------------------------------------------------------

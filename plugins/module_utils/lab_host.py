@@ -207,10 +207,10 @@ class Lab:
         script = self.state / "run/in-group.sh"
         write_file(script, lab.RUN_IN_GROUP)
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
         }
-        if Path("/run/systemd/system").is_dir():
+        if host_has_systemd():
             unit = f"{self.settings.group}-{name}.service"
             limits = [f"--property=MemoryMax={memory}"] if memory else []
             # The one before it may still be on its way out.
@@ -281,7 +281,7 @@ class Lab:
         (group / "cgroup.kill").write_text("1")
         if not wait_for(lambda: not self.running(name) and not populated(group), STOP_SECONDS):
             raise LabError(f"{name} (process {record['pid']}) does not end; see {self.state}/log/{name}.log")
-        if not Path("/run/systemd/system").is_dir():
+        if not host_has_systemd():
             remove_group(group)
         path.unlink(missing_ok=True)
         return True
@@ -303,10 +303,7 @@ class Lab:
         if not Path("/etc/debian_version").exists() or not shutil.which("apt-get"):
             return ["the lab needs a Debian host (12 or newer): no apt-get here"]
         found: list[str] = []
-        if (
-            "\toverlay" not in Path("/proc/filesystems").read_text()
-            and run(["modprobe", "--dry-run", "overlay"], check=False).returncode
-        ):
+        if not kernel_offers("overlay"):
             found.append("this kernel has no overlayfs; boot a kernel of Debian, which has it")
         try:
             control_group_root()
@@ -317,6 +314,13 @@ class Lab:
                 f"{self.state} is on an overlay file system, above which machines cannot lay another one;"
                 " set lab_state_directory to a directory on a disk"
             )
+        ipv6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+        if not ipv6.exists() or ipv6.read_text().strip() != "0":
+            found.append(
+                "IPv6 is switched off on this host, and machines use it: sysctl net.ipv6.conf.all.disable_ipv6=0"
+            )
+        sockets = {kind: Path(f"/proc/thread-self/net/{kind}") for kind in ("tcp", "tcp6", "udp", "udp6")}
+        found += lab.port_obstacles({kind: path.read_text() for kind, path in sockets.items() if path.exists()})
         if not shutil.which("ip") or not shutil.which("nft"):
             return found  # the packages are not installed yet; asked again when they are
         if not self._bridge_exists():
@@ -345,7 +349,7 @@ class Lab:
         return [name for name in lab.HOST_PACKAGES if f"installed {name}" not in installed]
 
     def _bridge_exists(self) -> bool:
-        return Path(f"/sys/class/net/{self.settings.bridge}").exists()
+        return interface_exists(self.settings.bridge)
 
     def _table_exists(self, ruleset: Mapping[str, Any]) -> bool:
         tables = [entry["table"] for entry in ruleset.get("nftables", []) if "table" in entry]
@@ -358,21 +362,8 @@ class Lab:
             self.change.add(f"bridge {settings.bridge} made")
             if not self.check_mode:
                 self._save(record := {**record, "bridge": settings.bridge})
-                run(
-                    [
-                        "ip",
-                        "link",
-                        "add",
-                        "name",
-                        settings.bridge,
-                        "type",
-                        "bridge",
-                        "stp_state",
-                        "0",
-                        "forward_delay",
-                        "0",
-                    ]
-                )
+                make = ["ip", "link", "add", "name", settings.bridge, "type", "bridge"]
+                run([*make, "stp_state", "0", "forward_delay", "0"])
         wanted = {settings.address, settings.address6}
         if self.check_mode and not self._bridge_exists():
             return
@@ -657,8 +648,9 @@ class Lab:
             )
         finally:
             candidate.unlink()
-        if result.returncode:
-            problems = lab.zone_problems(result.stdout + "\n" + result.stderr, text)
+        said = result.stdout + "\n" + result.stderr
+        problems = lab.zone_problems(said, text, failed=result.returncode != 0)
+        if problems:
             raise LabError(f"the zone {zone} would not load, the old one stays: {'; '.join(problems)}")
 
     def in_daemon(self, name: str, command: Sequence[str]) -> str:
@@ -800,9 +792,9 @@ class Lab:
                 tree = json.loads((directory / "machine.json").read_text())["tree"]
                 self._save_machine(machine, tree)
                 # The old machine's end of the cable goes a moment after its last process.
-                cable = Path(f"/sys/class/net/vb-{machine.short}")
-                if not wait_for(lambda: not cable.exists(), STOP_SECONDS):
-                    raise LabError(f"{machine.name}: interface {cable.name} exists although the machine does not run")
+                cable = f"vb-{machine.short}"
+                if not wait_for(lambda: not interface_exists(cable), STOP_SECONDS):
+                    raise LabError(f"{machine.name}: interface {cable} exists although the machine does not run")
                 self._mount(directory, Path(tree))
                 self.change.add(f"{machine.name} started")
                 self._spawn(
@@ -823,10 +815,10 @@ class Lab:
         if freeze.exists() and freeze.read_text().strip() == "1":
             self.change.add(f"{machine.name} thawed")
             freeze.write_text("0")
-        flags = Path(f"/sys/class/net/vb-{machine.short}/flags")
-        if flags.exists() and not int(flags.read_text(), 16) & 1:
+        cable = f"vb-{machine.short}"
+        if interface_exists(cable) and not interface_up(cable):
             self.change.add(f"{machine.name} link up")
-            run(["ip", "link", "set", f"vb-{machine.short}", "up"])
+            run(["ip", "link", "set", cable, "up"])
 
     def _wait_ready(self, machine: Machine) -> None:
         """Wait until the machine has booted and lets us in, the way Ansible will."""
@@ -906,13 +898,13 @@ class Lab:
     def machines_link(self, names: Sequence[str], *, up: bool) -> None:
         """Plug the machines' cable in or out."""
         for machine in self._named(names):
-            flags = Path(f"/sys/class/net/vb-{machine.short}/flags")
-            if not flags.exists():
+            cable = f"vb-{machine.short}"
+            if not interface_exists(cable):
                 raise LabError(f"{machine.name} does not run")
-            if bool(int(flags.read_text(), 16) & 1) != up:
+            if interface_up(cable) != up:
                 self.change.add(f"{machine.name} link {'up' if up else 'down'}")
                 if not self.check_mode:
-                    run(["ip", "link", "set", f"vb-{machine.short}", "up" if up else "down"])
+                    run(["ip", "link", "set", cable, "up" if up else "down"])
 
     def _named(self, names: Sequence[str]) -> list[Machine]:
         known = {machine.name: machine for machine in self.machines()}
@@ -1009,6 +1001,31 @@ def remove_group(group: Path) -> None:
     for path in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
         path.rmdir()
     group.rmdir()
+
+
+def kernel_offers(filesystem: str) -> bool:
+    """Whether the kernel has a file system or can load it."""
+    if f"\t{filesystem}\n" in Path("/proc/filesystems").read_text():
+        return True
+    return bool(shutil.which("modprobe")) and run(["modprobe", "--dry-run", filesystem], check=False).returncode == 0
+
+
+def interface_exists(name: str) -> bool:
+    """Whether there is a network interface of this name."""
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+def interface_up(name: str) -> bool:
+    """Whether an interface is switched on."""
+    return "UP" in json.loads(run(["ip", "--json", "link", "show", "dev", name]).stdout)[0]["flags"]
+
+
+def host_has_systemd() -> bool:
+    """Whether systemd runs this host; then processes that stay are its units."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def listens(address: str, port: int) -> bool:

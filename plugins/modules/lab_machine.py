@@ -77,6 +77,12 @@ changes:
   type: list
   elements: str
   sample: [m1.bouwsteen.example started]
+lines:
+  description: All machines of the lab afterwards, a line each.
+  returned: always
+  type: list
+  elements: str
+  sample: ["m1.bouwsteen.example  10.213.0.10  fd00:b5::10  running"]
 machines:
   description: All machines of the lab afterwards.
   returned: always
@@ -98,7 +104,7 @@ machines:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab import LabError, parse_machines
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab import LabError, parse_machines, table
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab_host import Lab
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab_module import (
     MACHINE_ARGUMENTS,
@@ -129,7 +135,8 @@ def manage(lab: Lab, parameters: dict[str, Any]) -> dict[str, Any]:
         lab.machines_freeze(names, frozen=state == "frozen")
     elif state in {"unplugged", "plugged"}:
         lab.machines_link(names, up=state == "plugged")
-    return {"machines": lab.listing()}
+    listing = lab.listing()
+    return {"machines": listing, "lines": table(listing)}
 
 
 def main() -> None:
