@@ -237,9 +237,9 @@ def fragments(
     return {name: sorted(set(records)) for name, records in sorted(result.items())}
 
 
-def zone_text(name: str, records: Iterable[Record]) -> str:
-    """A fragment as a file: a comment and one line a record."""
-    return "\n".join([f"; {name}", *map(str, records)]) + "\n"
+def zone_text(records: Iterable[Record]) -> str:
+    """Zone lines, one a record."""
+    return "".join(f"{record}\n" for record in records)
 
 
 # ------------------------------------------------------------------------------------------------ compare

@@ -59,6 +59,10 @@ options:
   directory:
     description: Directory for files C(DOMAIN.zone). Absent writes none.
     type: path
+  site:
+    description: Name of the site, in the first line of each file. Only files with this line are ever removed.
+    type: str
+    default: ""
   resolver:
     description: Address of a resolver to compare with, with C(:port) behind it when not 53. Absent compares nothing.
     type: str
@@ -110,9 +114,6 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import dns_client, dns_records
 
-# First line of a file of ours: others are never removed.
-MARK = "; "
-
 
 def selected(zones: dict[str, list[dns_records.Record]], only: list[str]) -> dict[str, list[dns_records.Record]]:
     """Zones of the domains that are wanted, with all below them."""
@@ -121,7 +122,14 @@ def selected(zones: dict[str, list[dns_records.Record]], only: list[str]) -> dic
     return {name: zone for name, zone in zones.items() if any(f".{name}".endswith(f".{wish.lower()}") for wish in only)}
 
 
-def write(directory: Path, texts: dict[str, str], *, all_domains: bool, check_mode: bool) -> list[dict[str, Any]]:
+def heading(name: str, site: str) -> str:
+    """First line of a file; nothing without it is ever removed."""
+    return f"; {name}, of site {site}\n" if site else f"; {name}\n"
+
+
+def write(
+    directory: Path, site: str, texts: dict[str, str], *, all_domains: bool, check_mode: bool
+) -> list[dict[str, Any]]:
     """Bring the files to the wanted content and return what differed, one diff each."""
     wanted = {directory / f"{name}.zone": content for name, content in texts.items()}
     differences = []
@@ -138,7 +146,7 @@ def write(directory: Path, texts: dict[str, str], *, all_domains: bool, check_mo
                 temporary.replace(path)
     for path in sorted(directory.glob("*.zone")) if all_domains else []:
         content = path.read_text(encoding="utf-8", errors="replace")
-        if path not in wanted and content.startswith(f"{MARK}{path.stem}\n"):
+        if path not in wanted and content.startswith(heading(path.stem, site)):
             differences.append(
                 {"before_header": str(path), "after_header": "(removed)", "before": content, "after": ""}
             )
@@ -180,6 +188,7 @@ def main() -> None:
             "mta_sts_id": {"type": "str", "default": "1"},
             "only": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path"},
+            "site": {"type": "str", "default": ""},
             "resolver": {"type": "str"},
         },
         supports_check_mode=True,
@@ -202,7 +211,7 @@ def main() -> None:
             result["wrong"] = sum(difference.state != "ok" for difference in differences)
     except (dns_records.RecordError, dns_client.DnsError) as error:
         module.fail_json(msg=str(error))
-    texts = {name: dns_records.zone_text(name, records) for name, records in zones.items()}
+    texts = {name: heading(name, given["site"]) + dns_records.zone_text(records) for name, records in zones.items()}
     result["zones"] = texts
     result["records"] = sum(len(records) for records in zones.values())
     if given["directory"]:
