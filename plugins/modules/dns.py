@@ -215,7 +215,9 @@ def main() -> None:
     result["zones"] = texts
     result["records"] = sum(len(records) for records in zones.values())
     if given["directory"]:
-        diffs = write(Path(given["directory"]), texts, all_domains=not given["only"], check_mode=module.check_mode)
+        diffs = write(
+            Path(given["directory"]), given["site"], texts, all_domains=not given["only"], check_mode=module.check_mode
+        )
         result |= {"changed": bool(diffs), "diff": diffs, "files": [diff["before_header"] for diff in diffs]}
     module.exit_json(**result)
 
