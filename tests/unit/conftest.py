@@ -312,9 +312,49 @@ def copied(server: Server, template: str) -> Iterator[Database]:
         server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+# Emptying is twenty times cheaper than copying. Rows go without triggers, so neither audit nor claims stand in the way.
+_EMPTY = """
+DO $$
+DECLARE
+    t regclass;
+    found boolean;
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid();
+    SET LOCAL lock_timeout = '10s';
+    SET LOCAL session_replication_role = replica;
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('directory', 'mail')
+             AND relname NOT IN ('limit_names', 'migrations')
+    LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', t) INTO found;
+        IF found THEN
+            EXECUTE format('DELETE FROM %s', t);
+        END IF;
+    END LOOP;
+    ALTER SEQUENCE directory.unix_ids RESTART;
+END $$
+"""
+
+
+@pytest.fixture(scope="session")
+def _reused(postgresql: Server, template: str) -> Iterator[Database]:
+    with copied(postgresql, template) as result:
+        yield result
+
+
 @pytest.fixture
-def database(postgresql: Server, template: str) -> Iterator[Database]:
-    """A fresh directory."""
+def database(_reused: Database) -> Iterator[Database]:
+    """An empty directory. A test that changes its schema or settings takes `fresh_database`."""
+    _reused.rows(_EMPTY)
+    result = Database(_reused.server, _reused.name, [])
+    yield result
+    for connection in result.opened:
+        connection.close()
+
+
+@pytest.fixture
+def fresh_database(postgresql: Server, template: str) -> Iterator[Database]:
+    """A directory that is this test's alone."""
     with copied(postgresql, template) as result:
         yield result
 
@@ -330,6 +370,12 @@ def module_database(postgresql: Server, template: str) -> Iterator[Database]:
 def accounts(database: Database) -> Accounts:
     """To fill `database` with."""
     return Accounts(database)
+
+
+@pytest.fixture
+def fresh_accounts(fresh_database: Database) -> Accounts:
+    """To fill `fresh_database` with."""
+    return Accounts(fresh_database)
 
 
 @pytest.fixture(scope="module")
