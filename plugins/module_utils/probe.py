@@ -50,6 +50,19 @@ class Target:
     certificate_days: int = 14
 
 
+def accounts(resellers: dict[str, str], passwords: dict[str, str]) -> tuple[list[Account], list[Problem]]:
+    """The probes of resellers (name to domain) that have a password (by login); one without is a problem."""
+    found, problems = [], []
+    for reseller, domain in sorted(resellers.items()):
+        login = f"probe@verify.{domain}"
+        if login in passwords:
+            found.append(Account(reseller, f"mail.{domain}", login, passwords[login]))
+        else:
+            look = "run resellers.yml; the task that gives the passwords"
+            problems.append(Problem(f"{reseller}: {login}", "no password", "a one-time password", look))
+    return found, problems
+
+
 class NamedContext(ssl.SSLContext):
     """Checks the certificate against the service's name, whatever address the connection goes to."""
 

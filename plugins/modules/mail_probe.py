@@ -12,14 +12,16 @@ description:
     that wrong passwords and strangers are refused.
   - Meant to run on the control node (C(delegate_to=localhost)), from where the site looks as it does to its users.
 options:
+  resellers:
+    description: Name of each reseller to his domain (free form); his people use C(mail.DOMAIN).
+    type: dict
+    required: true
   accounts:
-    description: One probe account for each reseller.
+    description: The resellers' probes, C(probe@verify.DOMAIN), with their one-time passwords.
     type: list
     elements: dict
     required: true
     suboptions:
-      reseller: {description: Name of the reseller., type: str, required: true}
-      host: {description: The mail host name that the reseller's people use., type: str, required: true}
       login: {description: Login of the probe., type: str, required: true}
       password: {description: Its one-time password., type: str, required: true}
   address:
@@ -44,7 +46,8 @@ author: Bouwsteen (@bouwsteen)
 EXAMPLES = r"""
 - name: Use the mail of every reseller
   bouwsteen.hosting.mail_probe:
-    accounts: "{{ verify_accounts }}"
+    resellers: {noorderict: noorderict.example}
+    accounts: "{{ passwords.accounts }}"
     ca_file: /etc/ssl/bouwsteen/site-ca.pem
   delegate_to: localhost
 """
@@ -63,13 +66,12 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
 
 def main() -> None:
     account = {
-        "reseller": {"type": "str", "required": True},
-        "host": {"type": "str", "required": True},
         "login": {"type": "str", "required": True},
         "password": {"type": "str", "required": True, "no_log": True},
     }
     module = AnsibleModule(
         argument_spec={
+            "resellers": {"type": "dict", "required": True},
             "accounts": {"type": "list", "elements": "dict", "required": True, "options": account},
             "address": {"type": "str"},
             "ca_file": {"type": "path"},
@@ -78,8 +80,9 @@ def main() -> None:
         },
     )
     options = dict(module.params)
-    accounts = [probe.Account(**values) for values in options.pop("accounts")]
-    problems = probe.mail_problems(accounts, probe.Target(**options))
+    passwords = {account["login"]: account["password"] for account in options.pop("accounts")}
+    accounts, problems = probe.accounts(options.pop("resellers"), passwords)
+    problems += probe.mail_problems(accounts, probe.Target(**options))
     module.exit_json(changed=False, problems=[problem.as_dict() for problem in problems])
 
 

@@ -174,3 +174,11 @@ def test_quota_is_read_from_the_answer(lines: list[bytes | None], wanted: tuple[
 def test_waiting_ends_with_the_time() -> None:
     assert probe.wait_for(list, 0.3) == []
     assert probe.wait_for(lambda: [b"mail"], 30) == [b"mail"]
+
+
+def test_a_reseller_whose_probe_has_no_password_is_a_problem() -> None:
+    found, problems = probe.accounts(
+        {"zuid": "zuid.example", "noorderict": "noorderict.example"}, {ACCOUNT.login: ACCOUNT.password}
+    )
+    assert found == [ACCOUNT]
+    assert [problem.subject for problem in problems] == ["zuid: probe@verify.zuid.example"]
