@@ -27,7 +27,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.health import Pr
 
 IMAPS, SUBMISSIONS, SUBMISSION, SMTP, SIEVE = 993, 465, 587, 25, 4190
 TRANSPORT = (OSError, smtplib.SMTPException, imaplib.IMAP4.error)
-LOOK_MAIL = "journalctl -b -u postfix@-.service -u postfix -u dovecot -u rspamd on the mail machine"
+LOOK_MAIL = "journalctl -b -u postfix -u dovecot -u rspamd on the mail machine"
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ def refusal_problems(account: Account, target: Target) -> list[Problem]:
     try:
         with smtplib.SMTP(target.address or account.host, SMTP, timeout=target.timeout) as client:
             client.ehlo("stranger.example")
-            client.mail("someone@stranger.example")
+            # The empty sender has no domain that could be refused first.
+            client.mail("")
             code, answer = client.rcpt("someone@elsewhere.example")
         if code < 500:
             problems.append(Problem(subject, f"{code} {answer.decode(errors='replace')}", "554 5.7.1", LOOK_MAIL))
@@ -296,9 +297,9 @@ def port_problems(name: str, address: str, exposed: list[int], open_ports: list[
     with ThreadPoolExecutor(max_workers=32) as pool:
         state = dict(zip(ports, pool.map(answers, ports), strict=True))
     look = f"nft list ruleset; ss -ltnp on {name}"
-    problems = [Problem(f"{name}: port {port}", "closed", "open", look) for port in open_ports if not state[port]]
+    problems = [Problem(f"port {port}", "closed", "open", look) for port in open_ports if not state[port]]
     problems += [
-        Problem(f"{name}: port {port}", "open to the world", "closed", look)
+        Problem(f"port {port}", "open to the world", "closed", look)
         for port in ports
         if state[port] and port not in open_ports
     ]
