@@ -941,8 +941,8 @@ class Lab:
         """Remove the lab whole: machines, daemons, network, images, cache, keys."""
         if not self.state.is_dir() or not any(self.state.iterdir()):
             return
-        self.machines_down([path.name for path in (self.state / "machines").glob("*")])
         self.services_down()
+        self.machines_down([path.name for path in (self.state / "machines").glob("*")])
         self.network_down()
         self.change.add(f"{self.state} removed")
         if self.check_mode:

@@ -264,8 +264,8 @@ def test_a_listener_on_all_addresses_at_a_port_of_the_lab_is_an_obstacle():
     tcp = HEADER + "   0: 00000000:0035 00000000:0000 0A 0:0\n   1: 0100007F:0C46 00000000:0000 0A 0:0\n"
     udp6 = HEADER + f"   0: {'0' * 32}:14B4 {'0' * 32}:0000 07 0:0\n"
     text = (
-        "a program on this host listens on all addresses at {0} port {1}, which the lab needs on its bridge; see ss --{0}"
-        " --listening --processes and bind the program to its own addresses"
+        "a program on this host listens on all addresses at {0} port {1}, which the lab needs on its bridge; see ss"
+        " --{0} --listening --processes and bind the program to its own addresses"
     )
     assert lab.port_obstacles({"tcp": tcp, "udp6": udp6}) == [text.format("tcp", 53), text.format("udp", 5300)]
 
