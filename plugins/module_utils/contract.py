@@ -49,6 +49,7 @@ class Contract(Document):
         self.name = name
         self.in_use = in_use or {}
         self._origins: dict[KeyPath, tuple[str, int]] = {}
+        self._unread: set[str] = set()
         self.site_domain = self._site_domain(variables)
         for variable in sorted(str(key) for key in variables if str(key).startswith(PREFIX)):
             self._read(variable, variables)
@@ -74,6 +75,7 @@ class Contract(Document):
             self.data[variable] = self._plain((variable,), variables[variable])
         except Exception as error:
             self.data.pop(variable, None)
+            self._unread.add(variable)
             reason = " ".join(str(error).split())[:200]
             self.report(
                 (variable,), f"cannot be templated: {reason}", "a value, or a template that can be resolved", None
@@ -120,7 +122,7 @@ class Contract(Document):
             names.slug(self.name)
         except Invalid as invalid:
             self.report((), invalid.problem, invalid.allowed, self.name)
-        missing = [variable for variable in schema.CONTRACT_REQUIRED if variable not in self.data]
+        missing = [variable for variable in schema.CONTRACT_REQUIRED if variable not in self.data.keys() | self._unread]
         for fault in list(schema.faults("contract", self.data)):
             self.report(fault.path, fault.problem, fault.allowed, None if fault.is_missing else ...)
             if fault.spoils:
@@ -145,7 +147,7 @@ class Contract(Document):
 
     @property
     def folder(self) -> str | None:
-        """The customers' folder; None when the contract names none that is the same wherever the playbook is started."""
+        """The customers' folder; None when the contract names none, or one that depends on where the run starts."""
         path = self.data.get("reseller_customers")
         return str(path) if path and Path(path).is_absolute() else None
 

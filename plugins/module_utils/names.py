@@ -50,7 +50,9 @@ NAME_ALLOWED = (
     "characters that turn the direction of writing, {{, }} or {%"
 )
 FOLDER_ALLOWED = NAME_ALLOWED.replace("double quotes", "slashes, double quotes")
-HASH_ALLOWED = "{ARGON2ID}$argon2id$... or {BLF-CRYPT}$2y$..., or that value made with ansible-vault encrypt_string"
+HASH_ALLOWED = (
+    '"{ARGON2ID}$argon2id$..." or "{BLF-CRYPT}$2y$..." between quotes, or that value from ansible-vault encrypt_string'
+)
 TARGET_ALLOWED = "user:LOGIN, voicemail:LOGIN, group:NAME or extension:NUMBER of this customer"
 HOST_ALLOWED = "the name of a machine in the inventory"
 IMAGE_ALLOWED = 'the name of an image between quotes, such as "22.10.1-20261030"'
@@ -106,14 +108,11 @@ def _label(label: str) -> str:
     if lower.startswith("xn--"):
         # An A-label that does not come back the same would be a second spelling of some domain.
         text = lower[4:].encode("ascii").decode("punycode")
-        if (
-            text.isascii()
-            or text != unicodedata.normalize("NFC", text.lower())
-            or text.encode("punycode") != lower[4:].encode()
-        ):
+        spelt = unicodedata.normalize("NFC", text.lower()) == text and text.encode("punycode") == lower[4:].encode()
+        if text.isascii() or not spelt or any(unicodedata.category(char)[0] not in "LMNP" for char in text):
             raise ValueError(label)
         return lower
-    return lower if lower.isascii() else label.encode("idna").decode("ascii").lower()
+    return lower if lower.isascii() else _label(label.encode("idna").decode("ascii"))
 
 
 def address(value: object, *, outside: bool = False) -> tuple[str, str]:

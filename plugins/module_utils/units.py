@@ -24,7 +24,7 @@ MONEY_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,6})?$"
 HOURS_PATTERN = r"^([01][0-9]|2[0-3]):[0-5][0-9]-(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 DATE_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 EXTENSION_PATTERN = r"^[1-9][0-9]{1,5}$"
-NUMBER_PATTERN = r"^(\+|00|0)[0-9() .-]{5,25}$"
+NUMBER_PATTERN = r"^(\+|0|\(0)[0-9() .-]{5,25}$"
 MAC_PATTERN = r"^[0-9A-Fa-f]{2}([:-]?[0-9A-Fa-f]{2}){5}$"
 
 SIZE_ALLOWED = '0, or a number with kB, MB, GB, TB (thousands) or KiB, MiB, GiB, TiB (1024s), such as "10 GiB"'
@@ -64,7 +64,7 @@ def money(value: object) -> str:
     """`"250"` as a decimal string of at least two decimals, `"250.00"`; never through floating point."""
     if isinstance(value, float):
         raise Invalid("is a floating point number, which loses cents: put quotes around it", MONEY_ALLOWED)
-    if isinstance(value, int) and value not in (0, False):
+    if isinstance(value, int) and not isinstance(value, bool) and value:
         raise Invalid("is a number: put quotes around it", MONEY_ALLOWED)
     if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(MONEY_PATTERN, str(value)):
         raise Invalid("is no amount of money", MONEY_ALLOWED)

@@ -237,7 +237,8 @@ SHAPE = {
         changed("    mail: {}", "    password_hash: Welkom01"),
         [
             ("noorderict/a.yml:12: users[1].password_hash: is not the hash of a password in a known strong scheme (found a hidden "
-            "value); allowed: {ARGON2ID}$argon2id$... or {BLF-CRYPT}$2y$..., or that value made with ansible-vault encrypt_string")
+            "value); "
+            'allowed: "{ARGON2ID}$argon2id$..." or "{BLF-CRYPT}$2y$..." between quotes, or that value from ansible-vault encrypt_string')
         ],
     ),
     "everything at once": (
