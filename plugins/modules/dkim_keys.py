@@ -49,7 +49,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-keys:
+made:
   description: The keys that were made.
   returned: success
   type: list
@@ -86,7 +86,7 @@ def main() -> None:
     except directory.psycopg2.Error as error:
         module.fail_json(msg=str(directory.explain(error)))
     diff = {"prepared": "".join(f"DKIM key of {key['domain']}: created\n" for key in made)} if made else {}
-    module.exit_json(changed=bool(made), keys=made, diff=diff)
+    module.exit_json(changed=bool(made), made=made, diff=diff)
 
 
 if __name__ == "__main__":
