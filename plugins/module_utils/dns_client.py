@@ -12,6 +12,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.dns_records import text
 
@@ -23,6 +24,10 @@ RCODES = {1: "format error", 2: "server failure", 4: "not implemented", 5: "refu
 
 class DnsError(Exception):
     """No usable answer; the text says from whom, to what, and why."""
+
+
+class EndedError(DnsError):
+    """The server ended the connection."""
 
 
 def question(identity: int, name: str, record_type: str) -> bytes:
@@ -104,26 +109,46 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     while len(data) < count:
         more = connection.recv(count - len(data))
         if not more:
-            raise DnsError("the connection ended early")
+            raise EndedError("the connection ended early")
         data += more
     return data
+
+
+def _ask(connection: socket.socket, name: str, record_type: str) -> list[str]:
+    """One question and its answer over an open connection."""
+    identity = secrets.randbits(16)
+    message = question(identity, name, record_type)
+    connection.sendall(struct.pack("!H", len(message)) + message)
+    length = struct.unpack("!H", _receive(connection, 2))[0]
+    return answer(_receive(connection, length), identity, record_type)
 
 
 def look_up(
     server: str, wanted: Iterable[tuple[str, str]], *, port: int = 53, timeout: float = 10.0
 ) -> dict[tuple[str, str], Sequence[str]]:
-    """Values of each (name, type), asked over one connection. Raises DnsError when one cannot be asked or answered."""
+    """Values of each (name, type). Raises DnsError when one cannot be asked or answered.
+
+    One connection serves many questions; servers end it after a number of their own, and then there is another.
+    """
     result: dict[tuple[str, str], Sequence[str]] = {}
+    connection: socket.socket | None = None
     asked = ""
     try:
-        with socket.create_connection((server, port), timeout) as connection:
-            for name, record_type in wanted:
-                asked = f" on {name} {record_type}"
-                identity = secrets.randbits(16)
-                message = question(identity, name, record_type)
-                connection.sendall(struct.pack("!H", len(message)) + message)
-                length = struct.unpack("!H", _receive(connection, 2))[0]
-                result[name, record_type] = answer(_receive(connection, length), identity, record_type)
+        for name, record_type in wanted:
+            asked = f" on {name} {record_type}"
+            for fresh in (connection is None, True):
+                if fresh:
+                    connection = socket.create_connection((server, port), timeout)
+                try:
+                    result[name, record_type] = _ask(cast("socket.socket", connection), name, record_type)
+                    break
+                except (EndedError, ConnectionError):
+                    cast("socket.socket", connection).close()
+                    if fresh:
+                        raise
     except (DnsError, OSError) as error:
         raise DnsError(f"{server}{asked}: {error}") from error
+    finally:
+        if connection:
+            connection.close()
     return result

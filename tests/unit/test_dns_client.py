@@ -40,24 +40,39 @@ def reply(query: bytes, *answers: tuple[str, str], rcode: int = 0) -> bytes:
 
 
 @contextmanager
-def server(*answers: tuple[str, str], rcode: int = 0, cut: bool = False) -> Iterator[int]:
-    """A resolver on a port of its own, for one connection."""
+def server(*answers: tuple[str, str], rcode: int = 0, cut: bool = False, patience: int = 100) -> Iterator[int]:
+    """A resolver on a port of its own that ends a connection after `patience` questions."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                while head := connection.recv(2):
-                    query = connection.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL)
-                    wire = reply(query, *answers, rcode=rcode)
-                    connection.sendall(struct.pack("!H", len(wire)) + (wire[:5] if cut else wire))
-                    if cut:
-                        return
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    for _ in range(patience):
+                        if not (head := connection.recv(2)):
+                            break
+                        query = connection.recv(struct.unpack("!H", head)[0], socket.MSG_WAITALL)
+                        wire = reply(query, *answers, rcode=rcode)
+                        connection.sendall(struct.pack("!H", len(wire)) + (wire[:5] if cut else wire))
+                        if cut:
+                            break
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+
+
+def test_a_server_that_ends_connections_is_asked_over_another() -> None:
+    names = [(f"{number}.example.", "A") for number in range(7)]
+    with server(("A", "192.0.2.1"), patience=2) as port:
+        found = dns_client.look_up("127.0.0.1", names, port=port)
+    assert list(found) == names
+    assert set(map(tuple, found.values())) == {("192.0.2.1",)}
 
 
 @pytest.mark.parametrize(("record_type", "value", "wanted"), VALUES)
@@ -94,7 +109,7 @@ def test_no_usable_answer_says_who_what_and_why(rcode: int, cut: bool, message: 
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(dns_client.DnsError, match=r"127\.0\.0\.1: .*refused"):
+    with pytest.raises(dns_client.DnsError, match=r"127\.0\.0\.1 on x\.example\. A: .*refused"):
         dns_client.look_up("127.0.0.1", [("x.example.", "A")], port=port)
 
 
