@@ -169,9 +169,6 @@ def bring_up(module: AnsibleModule, names: list[str]) -> dict[str, Any]:
     present(module, create=True)
     connection = connection_to(module, module.params["database"], module.params["start_timeout"])
     try:
-        with connection.cursor() as cursor:
-            before = migrations.applied(cursor)
-        connection.rollback()
         done = migrations.apply(
             connection,
             wanted,
@@ -179,6 +176,9 @@ def bring_up(module: AnsibleModule, names: list[str]) -> dict[str, Any]:
             attempts=module.params["attempts"],
             report=module.log,
         )
+        # Another run may have applied some of them meanwhile: those are not this run's change.
+        with connection.cursor() as cursor:
+            before = [row for row in migrations.applied(cursor) if row.name not in done]
     finally:
         connection.close()
     return {"before": before, "applied": done, "pending": []}
@@ -206,7 +206,7 @@ def main() -> None:
     except (migrations.MigrationError, directory.DirectoryError) as error:
         module.fail_json(msg=str(error))
     before = [row.name for row in result["before"]]
-    after = before + result["applied"] + result["pending"]
+    after = sorted(before + result["applied"] + result["pending"])
     module.exit_json(
         changed=after != before,
         applied=result["applied"],

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import directory
 
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = ROOT / "roles/directory/files/migrations"
+CONFIGURATION = ROOT / "roles/directory/templates/etc/postgresql/17/main/conf.d/bouwsteen.conf.j2"
 INSTALLED = Path("/usr/lib/postgresql/17/bin")
 IMAGE = Path(os.environ.get("BOUWSTEEN_POSTGRESQL", "/var/lib/bouwsteen-lab/images/postgresql/current"))
 MISSING = """PostgreSQL 17 is neither in /usr/lib/postgresql/17 nor in the lab's images. As root, type:
@@ -38,8 +40,8 @@ SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "jit": "off",
-    "log_min_messages": "warning",
-    "log_statement": "none",
+    # What is logged is as on a machine: a test looks for secrets in the log.
+    **dict(re.findall(r"^(log_\w+) = (\S+)$", CONFIGURATION.read_text(encoding="utf-8"), re.MULTILINE)),
 }
 
 

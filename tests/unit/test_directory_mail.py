@@ -559,12 +559,11 @@ def test_app_passwords(mail: Mail, accounts: Any, database: Any, bakery: dict[st
     def add(label: str, password: str, protocols: list[str], expires: str | None = None, user: str = "jan") -> None:
         hashed = database.value("SELECT directory.crypt(%s, directory.gen_salt('bf', 4))", (password,))
         ids = {"reseller_id": bakery["reseller"], "customer_id": bakery["customer"], "user_id": bakery[user]}
-        accounts.insert("app_passwords", **ids, label=label, hash=hashed, protocols=protocols, expires_at=expires)  # fmt: skip
+        accounts.insert("app_passwords", **ids, label=label, hash=hashed, protocols=protocols, expires_at=expires)
 
     def login(login: str, password: str, protocol: str, machine: str = "mail1") -> str | None:
-        return mail.rows("dovecot", "SELECT mail.app_password(%s, %s, %s, %s)", login, password, protocol, machine)[0][
-            0
-        ]
+        query = "SELECT mail.app_password(%s, %s, %s, %s)"
+        return mail.rows("dovecot", query, login, password, protocol, machine)[0][0]
 
     add("phone", "geheim1", ["imap", "smtp"])
     add("laptop", "geheim2", ["imap"])
