@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was accepted is delivered once, whatever is killed meanwhile: services, the database, the whole machine."""
+"""What was accepted is delivered, whatever is killed meanwhile: services, the database, the whole machine."""
 
 from __future__ import annotations
 
@@ -74,8 +74,12 @@ def wait_until(what: str, look: Callable[[], bool], seconds: float = 60) -> None
         time.sleep(0.2)
 
 
-def check_all_arrived_once(mail: Any, machine: Any, result: Traffic) -> None:
-    """Print the counts; nothing accepted is missing, nothing came twice."""
+def check_all_arrived(mail: Any, machine: Any, result: Traffic, *, kills: int) -> None:
+    """Print the counts; nothing accepted is missing.
+
+    A mail comes twice when the one who took it over is killed before it can say so (RFC 1047): at most what was under
+    way at each kill.
+    """
     machine.run("postqueue", "-f")
     machine.settled(seconds=120)
     copies: Counter[str] = Counter()
@@ -94,7 +98,7 @@ def check_all_arrived_once(mail: Any, machine: Any, result: Traffic) -> None:
     )
     assert result.accepted
     assert lost == []
-    assert twice == []
+    assert len(twice) <= kills * SENDERS
 
 
 def main_process(machine: Any, unit: str) -> str:
@@ -113,7 +117,7 @@ def test_killed_services_come_back_and_lose_nothing(mail: Any, machine: Any) -> 
             machine.run("kill", "-KILL", before)
             wait_until(f"{unit} is back", lambda u=unit, b=before: main_process(machine, u) not in ("", b))  # type: ignore[misc]
             wait_until(f"mail after {unit} was killed", lambda n=sofar: len(result.accepted) > n + SENDERS)  # type: ignore[misc]
-    check_all_arrived_once(mail, machine, result)
+    check_all_arrived(mail, machine, result, kills=2)  # of Dovecot and of Postfix
 
 
 @pytest.mark.usefixtures("sending_afresh")
@@ -128,7 +132,7 @@ def test_without_the_database_mail_is_put_off_and_nothing_is_refused_for_good(ma
         machine.run("systemctl", "start", "postgresql@17-main")
     with traffic(mail) as result:
         wait_until("mail flows again", lambda: len(result.accepted) > SENDERS)
-    check_all_arrived_once(mail, machine, result)
+    check_all_arrived(mail, machine, result, kills=0)
 
 
 @pytest.mark.usefixtures("sending_afresh")
@@ -149,4 +153,4 @@ def test_a_machine_that_loses_power_under_load_comes_back_with_all_that_it_accep
         mail.close()
         sofar = len(result.accepted)
         wait_until("mail flows again", lambda: len(result.accepted) > sofar + SENDERS, seconds=120)
-    check_all_arrived_once(mail, machine, result)
+    check_all_arrived(mail, machine, result, kills=1)
