@@ -129,7 +129,7 @@ def normal(name: str, written: Mapping[str, Any]) -> dict[str, Any]:
         "max": amount(name, written["max"]),
         "basis": (written.get("basis") or limit.bases[0]) if limit.bases else None,
         "enforce": written.get("enforce") or HARD,
-        "warn_at": sorted(int(percentage) for percentage in written.get("warn_at") or ()),
+        "warn_at": sorted(int(step) for step in written.get("warn_at") or () if step is not None),
     }
 
 

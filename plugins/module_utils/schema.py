@@ -547,15 +547,12 @@ def faults(which: str, data: object) -> Iterator[Fault]:
 
 def _explained(error: Any, schema: Any, data: Any) -> Iterator[Fault]:
     """One error of the validator in our words; unknown keys are a fault each."""
-    path = tuple(error.instance_path)
+    path, value = _at(data, error.instance_path)
     keyword = error.schema_path[-1]
     # The part of the schema that holds the keyword which failed, and the part around that.
     node = around = schema
     for part in error.schema_path[:-1]:
         node, around = node[part], node
-    value: Any = data
-    for part in path:
-        value = value[part]
     if keyword == "additionalProperties":
         known = list(node["properties"])
         item = node.get("x-item", "key")
@@ -588,6 +585,21 @@ def _explained(error: Any, schema: Any, data: Any) -> Iterator[Fault]:
         yield Fault(path, "is too long", f"at most {node[keyword]} characters", path)
     else:
         yield Fault(path, *_why(node["x-kind"], value), path)
+
+
+def _at(data: Any, path: list[str | int]) -> tuple[KeyPath, Any]:
+    """A path in the validator's words and the value there. A key like "007" reaches us as the number 7."""
+    parts: list[str | int] = []
+    for part in path:
+        if isinstance(part, int) and isinstance(data, dict):
+            key: str | int = next(
+                key for key in (str(part), *data) if key in data and key.isdecimal() and int(key) == part
+            )
+        else:
+            key = part
+        parts.append(key)
+        data = data[key]
+    return tuple(parts), data
 
 
 def _hint(key: str, known: list[str], item: str) -> str:

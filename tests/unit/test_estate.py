@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import contract, estate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGON2 = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c29tZXNhbHRzb21lc2FsdA$MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI"
@@ -393,3 +395,61 @@ def test_many_errors_are_found_in_one_go_and_soon(tmp_path: Path) -> None:
     assert time.monotonic() - start < 10
     # Each user has an unknown key and lacks the name.
     assert len(result.errors) == 10_000
+
+
+SCRAPS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["", "x", "a@b.example", "{{ x }}", "absent", "101"])
+)
+JUNK = st.recursive(
+    SCRAPS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(SCRAPS.filter(str).map(str), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return (
+        [at, *(path for key, item in inner for path in paths(item, (*at, key)))]
+        if at
+        else [path for key, item in inner for path in paths(item, (key,))]
+    )
+
+
+def spoilt(data: Any, draw: Any) -> Any:
+    """A copy of sound data with one to three places replaced by something else, or gone."""
+    data = json.loads(json.dumps(data, default=str))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(paths(data)))
+        holder = data
+        for part in path[:-1]:
+            holder = holder[part]
+        if draw(st.booleans()):
+            holder[path[-1]] = draw(JUNK)
+        else:
+            del holder[path[-1]]
+        if not paths(data):
+            break
+    return data
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_anything_spoilt_is_found_or_harmless(tmp_path: Path, data: Any) -> None:
+    """No mistake, and no mistake together with another, makes the check itself fail."""
+    wanted = spoilt(yaml.safe_load(CUSTOMER), data.draw)
+    variables = spoilt(CONTRACT, data.draw) if data.draw(st.booleans()) else dict(CONTRACT)
+    (tmp_path / "a.yml").write_text(yaml.safe_dump(wanted, allow_unicode=True))
+    result = estate.load_reseller(
+        "noorderict", {**variables, "reseller_customers": str(tmp_path)}, groups={"mail": ["m1.example"]}
+    )
+    for finding in (*result.errors, *result.warnings):
+        assert str(finding).isprintable()
+        assert finding.problem
+        assert finding.allowed
+        assert finding.line or finding.file.startswith("host_vars")
+    if not result.errors:
+        assert json.loads(json.dumps(result.estate)) == result.estate

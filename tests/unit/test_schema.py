@@ -139,6 +139,12 @@ def test_any_data_gets_words_and_a_place(which: str, data: dict[str, Any]) -> No
     assert bool(found) == (not schema._validator(which).is_valid(data))
 
 
+def test_names_that_are_digits_keep_their_place() -> None:
+    products = {"007": None, "0": {"meter": 1}}
+    found = {fault.path for fault in schema.faults("contract", {"reseller_products": products})}
+    assert found == {("reseller_products", "007"), ("reseller_products", "0", "meter")}
+
+
 def test_example_files_name_their_schema() -> None:
     for file in sorted([*ROOT.glob("customers/*/*.yml"), *ROOT.glob("inventories/*/*/*.yml")]):
         data = yaml.safe_load(file.read_text())
