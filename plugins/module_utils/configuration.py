@@ -46,6 +46,8 @@ UNIT_DIRECTORIES = (
     "/usr/local/lib/systemd/system/",
 )
 MASKED = "********"
+# What is larger is not shown in a difference.
+DIFF_BYTES = 100_000
 
 
 _OWNED: dict[str, Any] = {
@@ -1099,6 +1101,8 @@ def diffs(
         else:
             new = readable(after.get(path, b""))
             shown = f"(binary, {len(after[path])} bytes)\n" if new is None else new
+            if len(shown) > DIFF_BYTES:
+                shown = "(too large to show)\n"
             entry["after"] = f"{MASKED} (secret, {change})\n" if secret else shown
             if was.get("kind") == "file" and _attributes(was) != _attributes(step):
                 entry["after_header"] = f"{path} ({_attributes(step).strip()})"

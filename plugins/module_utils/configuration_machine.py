@@ -40,7 +40,6 @@ LOCK_SECONDS = 120
 # A simple service counts as started when it has stayed up this long; others say themselves when they are ready.
 SETTLE_SECONDS = 0.7
 JOURNAL_LINES = 15
-DIFF_BYTES = 100_000
 # A directory that cannot be overlaid is copied for the check, up to this size.
 COPY_BYTES = 64 * 1024 * 1024
 
@@ -538,7 +537,7 @@ class Machine:
                 ):
                     texts[step.path] = (
                         pure.readable(place.read_bytes())
-                        if place.stat().st_size <= DIFF_BYTES
+                        if place.stat().st_size <= pure.DIFF_BYTES
                         else "(too large to show)\n"
                     )
         return texts

@@ -700,6 +700,7 @@ def test_secrets_are_masked_in_a_difference() -> None:
 def test_binary_files_are_not_shown() -> None:
     entry = shown(STEP, {"/a": None}, {"/a": b"\xff\x00"})
     assert (entry["before"], entry["after"]) == ("(binary)\n", "(binary, 2 bytes)\n")
+    assert shown(STEP, {"/a": "x"}, {"/a": b"x" * 100_001})["after"] == "(too large to show)\n"
     assert pure.readable(b"a\0b") is None
     assert pure.readable(None) == ""
 

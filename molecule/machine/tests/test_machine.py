@@ -152,6 +152,17 @@ def test_services_of_new_packages_wait_for_their_configuration(host: Any) -> Non
     assert not host.package("redis-server").is_installed
 
 
+def test_an_installation_that_was_killed_half_way_is_finished(host: Any) -> None:
+    host.check_output("cd /tmp && apt-get download --quiet hello && dpkg --unpack hello_*.deb && rm hello_*.deb")
+    assert host.check_output("dpkg-query --show --showformat='${db:Status-Status}' hello") == "unpacked"
+    try:
+        assert changed(play("packages.yml", names=["hello"], absent=[])) == 1
+        assert host.package("hello").is_installed
+    finally:
+        play("packages.yml", names=[], absent=["hello"])
+    assert not host.package("hello").is_installed
+
+
 def test_nightly_upgrades_take_security_updates_and_spare_what_people_use(host: Any) -> None:
     result = host.run("unattended-upgrade --dry-run --debug")
     assert result.rc == 0, result.stdout
@@ -362,6 +373,33 @@ def test_a_service_is_left_alone_when_nothing_changes(host: Any, echo: Any) -> N
     assert (starts(host), answer(host)) == before
 
 
+def test_a_template_may_include_others_of_its_role(host: Any, echo: Any) -> None:
+    text = host.file("/etc/systemd/system/echo.service").content_string
+    assert text.startswith("# echo.service.j2, for machine1.molecule.example\n[Unit]\n")
+
+
+def test_a_run_as_a_user_who_becomes_root_does_the_same(host: Any, echo: Any) -> None:
+    """Content of secrets travels in a file that belongs to that user, and is gone afterwards."""
+    host.check_output(
+        "useradd --create-home --shell /bin/bash engineer && install -d -m 700 -o engineer ~engineer/.ssh"
+        " && install -m 600 -o engineer ~/.ssh/authorized_keys ~engineer/.ssh/"
+        " && echo 'engineer ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/engineer"
+    )
+    try:
+        result = echo("--diff", ansible_user="engineer", ansible_become=True, secret="another-s3cret")
+        assert changed(result) == 1
+        assert "******** (secret, updated)" in result.stdout
+        assert "another-s3cret" not in result.stdout
+        assert host.file("/etc/echo/secret").content_string == "password = another-s3cret\n"
+        assert host.run("find /home/engineer/.ansible /root/.ansible -type f").stdout == ""
+        assert changed(echo(ansible_user="engineer", ansible_become=True, secret="another-s3cret")) == 0
+        refused = echo(ansible_user="engineer", ansible_become=False)
+        assert "configuration needs root on the machine: set become for this play" in refused.stdout + refused.stderr
+    finally:
+        host.run("pkill --uid engineer; sleep 0.2; userdel --remove --force engineer; rm -f /etc/sudoers.d/engineer")
+        echo()
+
+
 def test_a_rule_of_a_role_opens_its_port(echo: Any, addresses: list[str]) -> None:
     for address in addresses:
         assert opens(address, 7007)
@@ -458,3 +496,24 @@ def test_secrets_are_in_no_difference(echo: Any) -> None:
     assert "******** (secret, updated)" in result.stdout
     assert "s3cret-of-the-test" not in result.stdout
     assert "password = another" not in result.stdout
+
+
+def test_after_a_reboot_nothing_has_to_be_done(host: Any, echo: Any) -> None:
+    """What a machine has loaded is forgotten with the reboot; all that started since then is up to date."""
+    # In a container the kernel's boot does not change: the start of the first process does.
+    begun = "systemctl show --property=UserspaceTimestamp --timestamp=us"
+    before = host.check_output(begun)
+    host.run("systemctl reboot")
+
+    def back() -> bool:
+        try:
+            result = host.run(begun)
+        except RuntimeError:
+            return False
+        return result.rc == 0 and result.stdout.strip() != before
+
+    until(back, seconds=60)
+    until(lambda: host.run("systemctl is-system-running").stdout.strip() == "running", seconds=60)
+    assert changed(play("converge.yml")) == 0
+    assert changed(echo()) == 0
+    assert not host.run("ls /run/bouwsteen/echo.service.json").stderr
