@@ -109,12 +109,14 @@ class Step:
     """What happens to one certificate. `action`: keep, issue, or publish_key (make the next key, say its hash, wait).
 
     `key`: which key the request is made with: current, next (made earlier), new (made now).
+    `publish`: why a next key is made besides; an issue for another reason does not wait for it.
     """
 
     wanted: Wanted
     action: str
     reasons: tuple[str, ...] = ()
     key: str = "current"
+    publish: tuple[str, ...] = ()
 
 
 # --- what the operator wrote ------------------------------------------------------------------------------------------
@@ -318,12 +320,10 @@ def plan_one(
         return Step(wanted, "issue", (*reasons, *other_key), fresh)
     if other_key and next_key is not None and fits and now - next_key.made >= timedelta(days=policy.rollover_days):
         return Step(wanted, "issue", (*reasons, *other_key), "next")
+    publish = () if fits else tuple(other_key)
     if reasons:
-        # The renewal does not wait for the key; the next key is published (or stays so) in the run after it.
-        return Step(wanted, "issue", tuple(reasons), "current")
-    if other_key and not fits:
-        return Step(wanted, "publish_key", tuple(other_key), "new")
-    return Step(wanted, "keep")
+        return Step(wanted, "issue", tuple(reasons), "current", publish)
+    return Step(wanted, "publish_key", (), "current", publish) if publish else Step(wanted, "keep")
 
 
 def plan(
@@ -633,6 +633,8 @@ def acme_failure(output: str) -> str:
         code = int(found.group(1))
         return _CURL.get(code, f"the ACME server cannot be reached (curl: {code})")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    said = [line for line in lines if "ERROR" in line or "error" in line.lower()]
+    # A hook that fails says why before dehydrated says that it failed.
+    told = [line for line in lines if "hook returned with non-zero" not in line]
+    said = [line for line in told if "ERROR" in line] or [line for line in lines if "error" in line.lower()]
     last = (said or lines or ["the ACME client said nothing"])[-1]
     return re.sub(r"^(\+\s*)?ERROR:\s*", "", last)[:500]

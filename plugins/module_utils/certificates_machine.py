@@ -362,7 +362,7 @@ class Store:
                 raise CertificatesError(f"{name}: there is no next key")
             return found[0].read_text(), found[1]
         generation = 1
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             generation = int(json.loads((self.link(name) / "about.json").read_text())["key_generation"])
         return (self.link(name) / "privkey.pem").read_text(), generation
 
@@ -652,9 +652,8 @@ def dns_update(settings: Settings, paths: Paths, run: Runner, *, action: str, ow
     lines += ["send", ""]
     done = run(["nsupdate", "-k", str(paths.acme_key), "-t", "30"], timeout=60, stdin="\n".join(lines))
     if done.returncode != 0:
-        raise CertificatesError(
-            f"ERROR: the DNS server {dns['server']} refused the update of {owner}: {done.stderr.strip()}"
-        )
+        said = "; ".join(line.strip("; ") for line in done.stderr.splitlines() if line.strip("; "))
+        raise CertificatesError(f"ERROR: the DNS server {dns['server']} refused the update of {owner}: {said}")
 
 
 def zone_servers(owner: str, server: str, port: int, run: Runner) -> list[tuple[str, int]]:
@@ -870,16 +869,9 @@ class Keeper:
             if step.wanted.issuer not in issuers:
                 continue
             name = step.wanted.name
+            if step.publish:
+                result.changes.append(self._publish(step, dry))
             if step.action == "publish_key":
-                change = Change(
-                    f"next key of certificate {name}", [], [f"because: {reason}" for reason in step.reasons]
-                )
-                if not dry:
-                    made = self.store.make_next(name, step.wanted.key_type, step.wanted.key_generation)
-                    change.after.insert(0, f"key: {made.key_type} generation {made.key_generation} spki {made.spki}")
-                else:
-                    change.after.insert(0, f"key: {step.wanted.key_type} generation {step.wanted.key_generation} (new)")
-                result.changes.append(change)
                 continue
             if dry:
                 result.changes.append(self._foreseen(step, present[name], waiting[name], issuer_ids))
@@ -905,6 +897,15 @@ class Keeper:
         folder = self.store.folder(step.wanted.name)
         if any(folder.glob(".new-*")) or any(folder.glob("next-*.pem")):
             self.store.tidy(step.wanted.name)
+
+    def _publish(self, step: Step, dry: bool) -> Change:
+        """Makes the next key, so that its hash can be published before it is used."""
+        wanted = step.wanted
+        key = f"key: {wanted.key_type} generation {wanted.key_generation} (new)"
+        if not dry:
+            made = self.store.make_next(wanted.name, wanted.key_type, wanted.key_generation)
+            key = f"key: {made.key_type} generation {made.key_generation} spki {made.spki}"
+        return Change(f"next key of certificate {wanted.name}", [], [key, *(f"because: {one}" for one in step.publish)])
 
     def _foreseen(
         self, step: Step, present: Present | Broken | None, waiting: NextKey | None, issuer_ids: Mapping[str, str]
@@ -979,6 +980,7 @@ class Keeper:
                 continue
             before = decide.describe(self.store.present(item.name))
             self.store.install(item, signed[item.name], "site_ca", issuer_id, self.now)
+            self._note(item.name, None)
             after = decide.describe(self.store.present(item.name)) + [
                 f"because: {one}" for one in reasons.get(item.name, ())
             ]
