@@ -9,7 +9,7 @@ class ModuleDocFragment:
 options:
   settings:
     description:
-      - The lab that is meant; all its modules get the same settings.
+      - The lab that is meant. Once it is made, its state directory is enough.
     type: dict
     default: {}
     suboptions:

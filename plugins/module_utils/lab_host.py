@@ -159,6 +159,11 @@ class Lab:
             )
         return found
 
+    def made_with(self) -> Settings | None:
+        """The settings that this lab was made with; None before it is made."""
+        recorded = self.record().get("settings")
+        return Settings(**recorded) if recorded else None
+
     def _save(self, record: Mapping[str, Any]) -> None:
         write_file(self.state / "lab.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
 
@@ -358,6 +363,8 @@ class Lab:
     def network_up(self) -> None:
         """Bring up the bridge, its addresses, the nft table and IPv4 forwarding, as far as they are not."""
         settings, record = self.settings, self.record()
+        if not self.check_mode and "settings" not in record:
+            self._save(record := {**record, "settings": dataclasses.asdict(settings)})
         if not self._bridge_exists():
             self.change.add(f"bridge {settings.bridge} made")
             if not self.check_mode:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -47,10 +48,28 @@ def settings_of(parameters: dict[str, Any]) -> Settings:
     )
 
 
-def execute(module: AnsibleModule, work: Callable[[Lab], dict[str, Any]]) -> None:
-    """Do a module's work and leave with its changes as a diff, or with its error as the message."""
+def differences(made: Settings, given: Settings) -> str:
+    """What is to be said about settings that a lab was not made with."""
+    pairs = [
+        f"{field.name} {getattr(made, field.name)} (asked for: {getattr(given, field.name)})"
+        for field in dataclasses.fields(Settings)
+        if getattr(made, field.name) != getattr(given, field.name)
+    ]
+    return f"the lab in {made.state} was made with {', '.join(pairs)}; remove all of it first"
+
+
+def execute(module: AnsibleModule, work: Callable[[Lab], dict[str, Any]], *, makes: bool = False) -> None:
+    """Do a module's work and leave with its changes as a diff, or with its error as the message.
+
+    `makes`: the module makes the lab, so that other settings than those it was made with are a mistake.
+    """
     try:
-        lab = Lab(settings_of(module.params), check_mode=module.check_mode)
+        given = settings_of(module.params)
+        # A lab stays what it was made as: whoever names its state directory need not repeat the rest.
+        made = Lab(given).made_with()
+        if makes and made and made != given:
+            raise LabError(differences(made, given))
+        lab = Lab(made or given, check_mode=module.check_mode)
         result = work(lab)
     except LabError as error:
         module.fail_json(msg=str(error))

@@ -160,7 +160,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    execute(module, lambda lab: prepare(lab, module.params))
+    execute(module, lambda lab: prepare(lab, module.params), makes=module.params["state"] != "absent")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.bouwsteen.hosting.plugins.filter import lab_machines as lab_machines_filter
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab import LabError
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab import LabError, Settings
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab_host import Lab
 from ansible_collections.bouwsteen.hosting.plugins.modules import lab_host, lab_machine, lab_zone
 
@@ -223,3 +224,22 @@ def test_the_filter_picks_machines_of_the_lab():
     assert pick(["m1.example"], {"m1.example": {"lab_address": "10.213.0.2"}}) == [
         {"name": "m1.example", "address": "10.213.0.2"}
     ]
+
+
+def test_a_lab_stays_what_it_was_made_as(call, monkeypatch, tmp_path):
+    state = tmp_path / "lab"
+    made = Settings(state=str(state), address="10.99.0.1/24", address6="fd00:99::1/64")
+    one = Lab(made)
+    one.prepare()
+    (state / "lab.json").write_text(json.dumps({"format": 1, "settings": dataclasses.asdict(made)}))
+    # The state directory alone is enough ...
+    seen = []
+    monkeypatch.setattr(Lab, "listing", lambda self: seen.append(self.settings) or [])
+    call(lab_machine, state="listed")
+    assert seen == [made]
+    # ... and other settings are refused where the lab would be made with them.
+    said = call(lab_host, state="present")
+    assert said["msg"] == (
+        f"the lab in {state} was made with address 10.99.0.1/24 (asked for: 10.213.0.1/24), address6 fd00:99::1/64"
+        " (asked for: fd00:b5::1/64); remove all of it first"
+    )
