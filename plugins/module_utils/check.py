@@ -20,7 +20,11 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.customer import 
     over_allocated,
     over_limit,
 )
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import did_you_mean, nearby
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import nearby
+
+MOST_STEPS = 10
+# Every domain takes mail for these: RFC 5321 4.5.1, RFC 2142.
+ALWAYS_THERE = ("postmaster", "abuse")
 
 type Graph = Mapping[str, Sequence[str]]
 
@@ -138,16 +142,10 @@ def _forwards_arrive(customers: Sequence[Customer]) -> None:
             if "forward" not in forward.path or holder is None or holder.unclear & {"users", "groups", "domains"}:
                 continue
             address = f"{local.partition('+')[0]}@{holder.alias_domains.get(domain, domain)}"
-            if address not in holder.addresses:
-                known = (
-                    [name for name in holder.addresses if name.endswith(f"@{domain}")]
-                    if len(holder.addresses) < 1000
-                    else []
-                )
-                customer.source.report(
-                    forward.path, f"is no address of customer {holder.name}{did_you_mean(address, known)}",
-                    "an address that exists, or one elsewhere",
-                )  # fmt: skip
+            if address not in holder.addresses and local not in ALWAYS_THERE:
+                hint = customer.source.hint(address, holder.addresses)
+                problem = f"is no address of customer {holder.name}{hint}"
+                customer.source.report(forward.path, problem, "an address that exists, or one elsewhere")
 
 
 def circles(parties: Iterable[Sequence[Customer]]) -> None:
@@ -170,13 +168,22 @@ def circles(parties: Iterable[Sequence[Customer]]) -> None:
                 graph.setdefault(forward.start, []).append(arrives(forward.end, aliases))
                 if "forward" in forward.path:
                     written.setdefault(forward.start, []).append((party, customer, forward))
-    for circle in found_circles(graph, written):
+    found = found_circles(graph, written)
+    holders = _holders(parties) if found else {}
+    for circle in found:
         told: set[int] = set()
         for start, end in zip(circle, [*circle[1:], circle[0]], strict=True):
             for party, customer, forward in written.get(start, ()):
                 if party not in told and arrives(forward.end, aliases) == end:
                     told.add(party)
-                    _tell(circle, start, parties[party], customer, forward)
+                    at = circle.index(start)
+                    steps = [*circle[at:], *circle[:at], start]
+                    known = [step if holders.get(step) == party else "an address elsewhere" for step in steps]
+                    customer.source.report(
+                        forward.path,
+                        f"sends mail in a circle: {_way(known)}",
+                        "an address that does not lead back here",
+                    )
 
 
 def arrives(address: str, aliases: Mapping[str, str]) -> str:
@@ -185,13 +192,21 @@ def arrives(address: str, aliases: Mapping[str, str]) -> str:
     return f"{local.partition('+')[0]}@{aliases.get(domain, domain)}"
 
 
-def _tell(circle: list[str], start: str, own: Sequence[Customer], customer: Customer, forward: Forward) -> None:
-    known = {address for other in own for address in other.addresses}
-    at = circle.index(start)
-    steps = [step if step in known else "an address elsewhere" for step in [*circle[at:], *circle[:at], circle[at]]]
-    customer.source.report(
-        forward.path, f"sends mail in a circle: {' -> '.join(steps)}", "an address that does not lead back here"
-    )
+def _holders(parties: Sequence[Sequence[Customer]]) -> dict[str, int]:
+    """Whose each address is."""
+    return {
+        address: party
+        for party, customers in enumerate(parties)
+        for customer in customers
+        for address in customer.addresses
+    }
+
+
+def _way(steps: list[str]) -> str:
+    """Steps of a circle for people; of a long one the beginning and the end."""
+    if len(steps) > MOST_STEPS:
+        steps = [*steps[: MOST_STEPS - 2], f"{len(steps) - MOST_STEPS + 1} more", steps[-1]]
+    return " -> ".join(steps)
 
 
 def found_circles(graph: Graph, starts: Iterable[str]) -> list[list[str]]:

@@ -17,7 +17,6 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.contract import 
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import (
     Document,
     KeyPath,
-    did_you_mean,
     key_text,
     listing,
     prune,
@@ -73,7 +72,9 @@ class Customer:
     unclear: set[str] = field(default_factory=set)
     _pruned: set[KeyPath] = field(default_factory=set)
     _extensions: dict[str, KeyPath] = field(default_factory=dict)
-    _group_names: dict[str, KeyPath] = field(default_factory=dict)
+    # Names of groups and logins of users with their index in the file.
+    _groups: dict[str, int] = field(default_factory=dict)
+    _folders: dict[str, KeyPath] = field(default_factory=dict)
     _absent_users: set[str] = field(default_factory=set)
     _logins: dict[str, int] = field(default_factory=dict)
 
@@ -210,7 +211,9 @@ class Customer:
             self.source.report(path, "is an alias itself", allowed)
         elif real not in self.domains:
             if "domains" not in self.unclear:
-                self.source.report(path, f"is no domain of this customer{did_you_mean(real, self.domains)}", allowed)
+                self.source.report(
+                    path, f"is no domain of this customer{self.source.hint(real, self.domains)}", allowed
+                )
         else:
             self.alias_domains[name] = real
 
@@ -260,7 +263,7 @@ class Customer:
         elif "domains" not in self.unclear:
             self.source.report(
                 path,
-                f"is in {domain}, which is no domain of this customer{did_you_mean(domain, self.domains)}",
+                f"is in {domain}, which is no domain of this customer{self.source.hint(domain, self.domains)}",
                 allowed,
             )
 
@@ -320,7 +323,7 @@ class Customer:
             allowed = listing(products, nothing="none: the contract has no products")
             if name is not None:
                 self.source.report(
-                    (*path, "product"), f"is no product of the contract{did_you_mean(name, products)}", allowed
+                    (*path, "product"), f"is no product of the contract{self.source.hint(name, products)}", allowed
                 )
             elif products:
                 self.source.report(path, "lacks the key product", f"product with {allowed}", None)
@@ -407,11 +410,13 @@ class Customer:
         if not name:
             self.unclear.add("groups")
             return None
-        if name in self._group_names:
+        if name in self._groups:
             self.source.report(
-                (*path, "name"), f"is already a group on {self.where(self._group_names[name])}", "each group once"
+                (*path, "name"),
+                f"is already a group on {self.where(('groups', self._groups[name], 'name'))}",
+                "each group once",
             )
-        self._group_names.setdefault(name, (*path, "name"))
+        self._groups.setdefault(name, int(path[1]))
         if group.get("state") == ABSENT:
             self.removed["groups"].append({"customer": self.name, "name": name})
             return None
@@ -431,9 +436,22 @@ class Customer:
         if group.get("files") is not None:
             folder = group["files"]
             quota = self._quota("file_storage", (*path, "files", "quota"), folder.get("quota"), None, _NO_PRODUCT)
-            title = self.source.take((*path, "files", "folder"), _folder, folder.get("folder", "-"))
-            result["files"] = {"folder": title, "quota": quota}
+            result["files"] = {"folder": self._folder((*path, "files", "folder"), folder.get("folder")), "quota": quota}
         return result
+
+    def _folder(self, path: KeyPath, written: object) -> str:
+        """A shared folder's name, unique within the customer, also for machines that know no capitals."""
+        name = (
+            self.source.take(path, partial(names.display_name, folder=True), written) if written is not None else None
+        )
+        if not name:
+            return ""
+        if name.casefold() in self._folders:
+            self.source.report(
+                path, f"is already a folder on {self.where(self._folders[name.casefold()])}", "each folder once"
+            )
+        self._folders.setdefault(name.casefold(), path)
+        return name
 
     def _members(self, path: KeyPath, group: Mapping[str, Any]) -> list[str]:
         members = []
@@ -457,7 +475,7 @@ class Customer:
                 )
             elif "users" not in self.unclear:
                 self.source.report(
-                    where, f"is no user of this customer{did_you_mean(login, self._logins)}", listing(self._logins)
+                    where, f"is no user of this customer{self.source.hint(login, self._logins)}", listing(self._logins)
                 )
         return list(dict.fromkeys(members))
 
@@ -541,7 +559,7 @@ class Customer:
             known: Mapping[str, Any] = self._logins
             part, group = "users", self.source.data.get("users") or []
         elif kind == "group":
-            known = {name: path[1] for name, path in self._group_names.items()}
+            known = self._groups
             part, group = "groups", self.source.data.get("groups") or []
         else:
             known, part, group = self._extensions, "extensions", []
@@ -551,8 +569,8 @@ class Customer:
         elif not self.unclear & {part, "users", "groups"}:
             self.source.report(
                 path,
-                f"is no {kind} of this customer{did_you_mean(name, known)}",
-                listing(f"{kind}:{name}" for name in known),
+                f"is no {kind} of this customer{self.source.hint(name, known)}",
+                listing(known),
             )
         return f"{kind}:{name}"
 
@@ -581,10 +599,6 @@ class Customer:
 
 
 _NO_PRODUCT: Mapping[str, Any] = {"included": {}, "beyond": "metered"}
-
-
-def _folder(value: object) -> str:
-    return names.display_name(value, folder=True)
 
 
 def _article(kind: str) -> str:

@@ -11,7 +11,7 @@ import difflib
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ type KeyPath = tuple[str | int, ...]
 
 SHOWN_AT_MOST = 100
 PRINTED_AT_MOST = 200
+MOST_HINTS = 50
+MOST_COMPARED = 2000
 SECRET_PARTS = ("pass", "secret", "wachtwoord", "token", "pin")
 
 
@@ -43,11 +45,12 @@ class Finding:
     allowed: str
 
     def __str__(self) -> str:
-        place = printable(nearby(self.file)) + (f":{self.line}" if self.line else "")
+        place = nearby(self.file) + (f":{self.line}" if self.line else "")
         text = f"{place}: {self.key}: {self.problem}" if self.key else f"{place}: {self.problem}"
         if self.value:
             text += f" (found {self.value})"
-        return f"{text}; allowed: {self.allowed}"
+        # Parts of it may be a stranger's: names of files, of keys, of anchors.
+        return printable(f"{text}; allowed: {self.allowed}")
 
 
 class Document:
@@ -60,6 +63,7 @@ class Document:
     def __init__(self, data: Any = None) -> None:
         self.data = data
         self.findings: list[Finding] = []
+        self._hints = MOST_HINTS
         self._errors: list[tuple[KeyPath, str, str, object]] = []
         self._warnings: list[tuple[KeyPath, str, str, object]] = []
 
@@ -82,6 +86,11 @@ class Document:
         except Invalid as invalid:
             self.report(path, invalid.problem, invalid.allowed)
             return None
+
+    def hint(self, wrong: object, known: Collection[str]) -> str:
+        """As `did_you_mean`, for the first few mistakes of a document: a hostile file must not make it costly."""
+        self._hints -= 1
+        return did_you_mean(wrong, known) if self._hints >= 0 and len(known) <= MOST_COMPARED else ""
 
     def _found(self, path: KeyPath, value: object) -> object:
         # Looked up now: what is of no use is taken out of `data` later on.
@@ -183,7 +192,8 @@ def key_text(path: Iterable[str | int]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            text += f".{printable(part)}" if text else printable(part)
+            name = printable(part if len(part) <= SHOWN_AT_MOST else part[:SHOWN_AT_MOST] + "...")
+            text += f".{name}" if text else name
     return text
 
 
@@ -193,11 +203,13 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-def listing(names: Iterable[str], nothing: str = "none", at_most: int = 30) -> str:
-    """Names as `a, b, c`, sorted; a long list is cut and says so."""
-    sorted_names = sorted(names)
-    if not sorted_names:
+def listing(names: Collection[str], nothing: str = "none", at_most: int = 30) -> str:
+    """Names as `a, b, c`, sorted; a long list is cut and says so, a very long one is not even sorted."""
+    if not names:
         return nothing
+    if len(names) > MOST_COMPARED:
+        return f"one of {len(names)}"
+    sorted_names = sorted(names)
     more = len(sorted_names) - at_most
     return ", ".join(sorted_names[:at_most]) + (f" and {more} more" if more > 0 else "")
 

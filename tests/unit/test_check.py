@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -443,6 +444,11 @@ RELATIONS = {
             'noorderict/a.yml:13: telephony.incoming[0].open: is no group of this customer (found "group:a"); allowed: none',
         ],
     ),
+    "folder twice": (
+        CUSTOMER
+        + "groups:\n  - {name: a, members: [], files: {folder: Stukken}}\n  - {name: b, members: [], files: {folder: STUKKEN}}\n",
+        ['noorderict/a.yml:15: groups[1].files.folder: is already a folder on line 14 (found "STUKKEN"); allowed: each folder once'],
+    ),
     "route twice, to people without a phone": (
         CUSTOMER + 'telephony:\n  numbers: ["+31318000101"]\n  incoming:\n'
         '    - {number: "0318000101", open: user:jan@degraaf.example}\n    - {number: "+31318000101", open: "extension:99"}\n',
@@ -576,6 +582,18 @@ def test_forwards_that_meet_are_no_circle(load: Load) -> None:
     text = changed("mail: {}", "mail: {forward: [jan@degraaf.example, someone@elsewhere.example]}")
     text += "groups: [{name: team, members: [jan@degraaf.example, eva@degraaf.example], mail: {address: team@degraaf.example}}]\n"
     assert lines(load(text)) == []
+
+
+def test_long_circle_is_cut(load: Load) -> None:
+    text = "customer: a\ntitle: A\ndomains: [a.example]\nusers:\n"
+    for number in range(20):
+        forward = f"mail: {{forward: [u{(number + 1) % 20}@a.example]}}"
+        text += f"  - {{login: u{number}@a.example, name: U, product: mailbox_1g, {forward}}}\n"
+    (finding,) = load(text).errors
+    assert finding.problem == (
+        "sends mail in a circle: u0@a.example -> u1@a.example -> u2@a.example -> u3@a.example -> u4@a.example -> "
+        "u5@a.example -> u6@a.example -> u7@a.example -> 12 more -> u0@a.example"
+    )
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), st.lists(st.sampled_from("abcdefgh"), max_size=3)))
@@ -1184,3 +1202,28 @@ def test_placement(load: Load, changes: Any, groups: Any, expected: list[str], p
     site = load({"noorderict": {}}, {"noorderict": changes}, groups=groups)
     assert lines(site) == expected
     assert placement is None or site.estates["noorderict"]["reseller"]["placement"] == placement
+
+
+def test_hostile_mistakes_are_not_costly(load: Load) -> None:
+    """Five thousand wrong references among five thousand people: suggestions stop, lists are not sorted each time."""
+    people = "".join(f"  - {{login: u{number}@a.example, name: U, product: mailbox_1g}}\n" for number in range(5000))
+    members = ", ".join(f"x{number}@a.example" for number in range(5000))
+    text = f"customer: a\ntitle: A\ndomains: [a.example]\nusers:\n{people}groups: [{{name: g, members: [{members}]}}]\n"
+    start = time.monotonic()
+    site = load(text)
+    assert time.monotonic() - start < 10
+    assert len(site.errors) == 5000
+    assert site.errors[0].allowed == "one of 5000"
+    many = load(
+        CUSTOMER + f"groups: [{{name: g, members: [{', '.join(f'jan{n}@degraaf.example' for n in range(100))}]}}]\n"
+    )
+    assert ["did you mean" in error.problem for error in many.errors].count(True) == 50
+
+
+def test_names_of_files_and_keys_do_not_reach_the_terminal_as_they_are(load: Load) -> None:
+    other = changed("customer: slagerij", "customer: bakkerij", OTHER)
+    name = "a\x1b[2J\u202e.yml"
+    site = load({"noorderict": {name: CUSTOMER, "b.yml": other + f'"{"k" * 200}": 1\n'}})
+    assert all(line.isprintable() for line in lines(site))
+    assert "noorderict/a\\x1b[2J\\u202e.yml" in lines(site)[0]
+    assert f"noorderict/b.yml:13: {'k' * 100}...: unknown key" in lines(site)[1]

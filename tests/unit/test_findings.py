@@ -63,7 +63,8 @@ def test_did_you_mean() -> None:
 def test_listing() -> None:
     assert findings.listing([]) == "none"
     assert findings.listing(["b", "a"]) == "a, b"
-    assert findings.listing((str(number) for number in range(10, 50)), at_most=2) == "10, 11 and 38 more"
+    assert findings.listing([str(number) for number in range(10, 50)], at_most=2) == "10, 11 and 38 more"
+    assert findings.listing(["x"] * 3000) == "one of 3000"
 
 
 def test_report_is_sorted_counted_and_cut() -> None:
