@@ -39,6 +39,9 @@ LEFTOVERS = (TEMPORARY_PATTERN, "*.dpkg-old", "*.dpkg-dist", "*.dpkg-new", "*.dp
 # started may have changed after it.
 CLOCK_MARGIN = 0.02
 
+# A reload by somebody else loads what had changed this long before it ended; an ExecReload= takes its time.
+RELOAD_MARGIN = 5.0
+
 UNIT_DIRECTORIES = (
     "/etc/systemd/system/",
     "/run/systemd/system/",
@@ -684,6 +687,19 @@ class Unit:
     result: str = ""
     condition_met: bool = True
     condition_at: float = 0.0
+    entered: float = 0.0
+    changed: float = 0.0
+    reload_result: str = "success"
+
+    @property
+    def reloaded(self) -> float:
+        """What had changed before this moment has been loaded by a reload, whoever asked for it; 0 if there was none.
+
+        A running unit changes its state only for a reload: that moves the time of its last change past the time at
+        which it became active (systemd.directives(7) has no time of the last reload).
+        """
+        by_reload = self.active == "active" and self.changed > self.entered > 0 and self.reload_result == "success"
+        return self.changed - RELOAD_MARGIN if by_reload else 0.0
 
     @property
     def running(self) -> bool:
@@ -711,6 +727,9 @@ PROPERTIES = {
     "InvocationID": "invocation", "NeedDaemonReload": "need_daemon_reload", "InactiveExitTimestamp": "began",
     "CanReload": "can_reload", "Type": "type", "Result": "result", "ConditionResult": "condition_met",
     "ConditionTimestamp": "condition_at",
+    "ActiveEnterTimestamp": "entered",
+    "StateChangeTimestamp": "changed",
+    "ReloadResult": "reload_result",
 }  # fmt: skip
 
 
@@ -733,7 +752,7 @@ def parse_show(text: str, names: Sequence[str]) -> dict[str, Unit]:
             attribute = PROPERTIES.get(key)
             if attribute in {"need_daemon_reload", "can_reload", "condition_met"}:
                 found[attribute] = value == "yes"
-            elif attribute in {"began", "condition_at"}:
+            elif attribute in {"began", "condition_at", "entered", "changed"}:
                 found[attribute] = timestamp(value)
             elif attribute:
                 found[attribute] = value
@@ -814,13 +833,26 @@ def valid(stamp: Stamp | None, unit: Unit) -> Stamp | None:
 
 
 def changes(
-    prefixes: Sequence[str], tree: Tree, loaded: Loaded, since: float, planned: Mapping[str, str | None]
+    prefixes: Sequence[str],
+    tree: Tree,
+    loaded: Loaded,
+    since: float,
+    planned: Mapping[str, str | None],
+    *,
+    reloaded: float = 0.0,
 ) -> list[str]:
     """Paths that are not what was loaded.
 
-    A prefix that `loaded` knows is compared by digest. One that it does not know counts as loaded if nothing below it
-    changed after `since`. `planned` (check mode): path -> digest to come, None if the file goes.
+    A prefix that `loaded` knows is compared by digest, except that what changed before `reloaded` has been loaded by
+    somebody else's reload. One that it does not know counts as loaded if nothing below it changed after `since`.
+    `planned` (check mode): path -> digest to come, None if the file goes.
     """
+
+    def last_change(path: str) -> float:
+        # A file that went shows in its directory.
+        above = f"{posixpath.dirname(path)}/"
+        return tree.changed.get(path, tree.changed.get(above, float("inf")))
+
     found: dict[str, None] = {}
     for prefix in prefixes:
         coming = {path: digest for path, digest in planned.items() if under(prefix, path)}
@@ -828,11 +860,11 @@ def changes(
             now: dict[str, str | None] = {path: digest for path, digest in tree.digests.items() if under(prefix, path)}
             now |= coming
             was = {path: digest for path, digest in loaded.files.items() if under(prefix, path)}
-            found.update(
-                dict.fromkeys(path for path in sorted(now.keys() | was.keys()) if now.get(path) != was.get(path))
-            )
+            differing = [path for path in sorted(now.keys() | was.keys()) if now.get(path) != was.get(path)]
+            found.update(dict.fromkeys(path for path in differing if path in coming or last_change(path) >= reloaded))
         else:
-            late = [path for path, when in tree.changed.items() if under(prefix, path) and when + CLOCK_MARGIN > since]
+            begin = max(since, reloaded)
+            late = [path for path, when in tree.changed.items() if under(prefix, path) and when + CLOCK_MARGIN > begin]
             # A directory says only that something in it came or went: not worth naming beside the file itself.
             files = [path for path in late if not path.endswith("/")]
             found.update(dict.fromkeys(sorted(files or late)))
@@ -855,19 +887,18 @@ def stamped(unit: Unit, stamp: Stamp | None, service: Service, tree: Tree, *, re
 
 
 def merged(unit: Unit, stamp: Stamp | None, service: Service, tree: Tree) -> Stamp:
-    """The stamp after a comparison that found nothing to do: places that it did not know are added."""
+    """The stamp after a comparison that found nothing to do: what is below the service's places now is loaded."""
     known = valid(stamp, unit)
     if known is None:
         return stamped(unit, None, service, tree)
 
     def part(prefixes: tuple[str, ...], old: Loaded) -> Loaded:
-        fresh = [prefix for prefix in prefixes if prefix not in old.prefixes]
-        if not fresh:
-            return old
-        files = dict(old.files) | {
-            path: digest for path, digest in tree.digests.items() if any(under(prefix, path) for prefix in fresh)
-        }
-        return Loaded((*old.prefixes, *fresh), files)
+        def here(path: str) -> bool:
+            return any(under(prefix, path) for prefix in prefixes)
+
+        elsewhere = {path: digest for path, digest in old.files.items() if not here(path)}
+        files = elsewhere | {path: digest for path, digest in tree.digests.items() if here(path)}
+        return Loaded(tuple(dict.fromkeys(old.prefixes + prefixes)), files)
 
     return replace(known, reload=part(service.reload_on, known.reload), restart=part(service.restart_on, known.restart))
 
@@ -875,8 +906,7 @@ def merged(unit: Unit, stamp: Stamp | None, service: Service, tree: Tree) -> Sta
 def after_reload(unit: Unit, stamp: Stamp | None, service: Service, tree: Tree, when: float) -> Stamp:
     """The stamp after a reload that began at `when`: what only a restart loads stays as it was."""
     known = valid(stamp, unit)
-    fresh = stamped(unit, known, service, tree, reloaded_at=when)
-    return replace(fresh, restart=merged(unit, known, service, tree).restart)
+    return replace(stamped(unit, known, service, tree, reloaded_at=when), restart=known.restart if known else Loaded())
 
 
 @dataclass(frozen=True, slots=True)
@@ -965,7 +995,8 @@ def decide(
     known = valid(stamp, unit)
     restart = changes(service.restart_on, tree, known.restart if known else Loaded(), unit.since, planned)
     since = max(unit.since, known.reloaded_at if known else 0.0)
-    reload = changes(service.reload_on, tree, known.reload if known else Loaded(), since, planned)
+    loaded = known.reload if known else Loaded()
+    reload = changes(service.reload_on, tree, loaded, since, planned, reloaded=unit.reloaded)
     verb = "changed" if known else "changed after it was started"
     if planned and any(path in planned for path in restart + reload):
         verb = "would change"

@@ -450,6 +450,30 @@ def test_a_place_that_the_stamp_does_not_know_is_judged_by_time() -> None:
     assert decided(wider, stamp=dataclasses.replace(STAMP, reloaded_at=1300.0), tree=late) == []
 
 
+def test_a_reload_by_somebody_else_counts_for_what_had_changed_well_before() -> None:
+    later = tree({"/etc/a/x": "2"}, **{"/etc/a/x": 1100.0})
+    by_hand = unit(entered=1001.0, changed=1200.0)
+    assert decided(unit=by_hand, tree=later) == []
+    assert pure.merged(by_hand, STAMP, SERVICE, later).reload.files == {"/etc/a/x": "2"}
+    # It says nothing about files that only a restart loads, nor about those to come.
+    both = tree({"/etc/a/x": "2", "/etc/a.unit": "v"}, **{"/etc/a/x": 1100.0, "/etc/a.unit": 1100.0})
+    assert decided(unit=by_hand, tree=both) == [("restart", "/etc/a.unit changed")]
+    assert decided(unit=by_hand, tree=later, planned={"/etc/a/x": "3"}, check_mode=True) == [
+        ("reload", "/etc/a/x would change")
+    ]
+    # Too close to its end, failed, or no reload at all but the start itself.
+    assert decided(unit=unit(entered=1001.0, changed=1103.0), tree=later) == [("reload", "/etc/a/x changed")]
+    failed = unit(entered=1001.0, changed=1200.0, reload_result="exit-code")
+    assert decided(unit=failed, tree=later) == [("reload", "/etc/a/x changed")]
+    assert decided(unit=unit(entered=1200.0, changed=1200.0), tree=later) == [("reload", "/etc/a/x changed")]
+    # A file that went is judged by its directory.
+    gone = Tree({"/etc/a.unit": "u"}, {"/etc/a/": 1100.0})
+    assert decided(unit=by_hand, tree=gone) == []
+    assert decided(unit=by_hand, tree=Tree({"/etc/a.unit": "u"}, {})) == [("reload", "/etc/a/x changed")]
+    # Without a stamp too.
+    assert decided(unit=by_hand, stamp=None, tree=later) == []
+
+
 def test_check_mode_reckons_with_what_would_change() -> None:
     assert decided(planned={"/etc/a/x": "2"}, check_mode=True) == [("reload", "/etc/a/x would change")]
     assert decided(planned={"/etc/a/x": None}, check_mode=True) == [("reload", "/etc/a/x would change")]

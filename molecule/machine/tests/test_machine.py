@@ -461,6 +461,18 @@ def test_a_restart_by_somebody_else_counts(host: Any, echo: Any) -> None:
     assert changed(echo()) == 0
 
 
+def test_a_reload_by_somebody_else_counts(host: Any, echo: Any) -> None:
+    """As after a renewal of certificates: the timer has put new files there and reloaded the service."""
+    host.check_output("printf 'other\\n' > /etc/echo/extra")
+    written = time.monotonic()
+    until(lambda: time.monotonic() > written + 5.5)
+    host.check_output("systemctl reload echo")
+    assert changed(echo()) == 0
+    host.check_output("rm /etc/echo/extra")
+    result = echo("--diff")
+    assert "reload echo.service: /etc/echo/extra changed" in result.stdout
+
+
 def test_after_a_lost_stamp_nothing_is_reloaded_for_nothing(host: Any, echo: Any) -> None:
     host.check_output("systemctl restart echo && rm /run/bouwsteen/echo.service.json")
     before = answer(host)
