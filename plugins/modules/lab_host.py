@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab's share of its host: network, images, name service, package cache."""
 
@@ -12,7 +13,7 @@ description:
   - Has a bridge with NAT, file trees (images) that machines start from, and the lab's own daemons run on this host.
   - The daemons come out of an image of their own, so the host gets no package and no service for them.
   - Owns and removes only what it made, which it knows from the records in its state directory.
-author: Bouwsteen contributors
+author: Bouwsteen (@bouwsteen)
 options:
   state:
     description:

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Throwaway machines of the lab, a list per call."""
 
@@ -11,7 +12,7 @@ version_added: 0.1.0
 description:
   - Has systemd-nspawn machines of the lab in a state. Machines of the lab that are not listed are left alone.
   - The host must have been prepared by M(bouwsteen.hosting.lab_host).
-author: Bouwsteen contributors
+author: Bouwsteen (@bouwsteen)
 options:
   machines:
     description:

@@ -1,4 +1,5 @@
 #!/usr/bin/python
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Records in the lab's DNS zone."""
 
@@ -12,7 +13,7 @@ description:
   - The lab's zone is its machines' names and all fragments, files C(dns/zone.d/NAME.zone) of the state directory.
   - A zone that would not load is refused with fragment and line; the old one stays in service.
   - Called without fragments, brings what lies in C(dns/zone.d) into service.
-author: Bouwsteen contributors
+author: Bouwsteen (@bouwsteen)
 options:
   fragments:
     description:
