@@ -31,7 +31,13 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import check
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.contract import Contract
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.customer import Customer
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import Document, Finding, nearby
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.source import Decrypt, Source, listed, read_folder
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.source import (
+    Decrypt,
+    Source,
+    collector_paused,
+    listed,
+    read_folder,
+)
 
 FORMAT = 1
 
@@ -151,10 +157,11 @@ def _read(
     contract.check(groups)
     reseller = _Reseller(contract)
     if _folder_is_usable(contract, inventories):
-        for source in read_folder(str(contract.folder), decrypt=decrypt):
-            reseller.sources.append(source)
-            if source.data is not None:
-                reseller.customers.append(Customer(source, contract).build())
+        with collector_paused():
+            for source in read_folder(str(contract.folder), decrypt=decrypt):
+                reseller.sources.append(source)
+                if source.data is not None:
+                    reseller.customers.append(Customer(source, contract).build())
     check.within_reseller(contract, reseller.customers)
     return reseller
 
