@@ -338,6 +338,58 @@ def test_kernel_settings_count_or_are_named(host: Any) -> None:
     assert "belongs to the host of this container" in result.stdout
 
 
+# ----------------------------------------------------------------------------------------------- other variables
+
+
+def test_every_variable_does_what_it_says(host: Any, addresses: list[str]) -> None:
+    """The baseline with everything changed, twice, and back again."""
+    other = {
+        "machine_site": "A site",
+        "machine_addresses": addresses,
+        "machine_packages": ["hello"],
+        "machine_upgrades": False,
+        "machine_timezone": "Europe/London",
+        "machine_locales": ["en_GB.UTF-8 UTF-8"],
+        "machine_locale": "en_GB.UTF-8",
+        "machine_time_servers": ["time1.example", "time2.example"],
+        "machine_ssh_sources": ["10.213.0.0/24", "fd00:b5::/64"],
+        "machine_ssh_control_addresses": ["10.213.0.0/24"],
+        "machine_ssh_users": ["root@10.213.0.0/24", "root@fd00:b5::/64"],
+        "machine_firewall_input": ["udp dport 9999 accept"],
+        "machine_journal_size": "1G",
+        "machine_journal_days": 7,
+        "machine_kernel_settings": [{"name": "net.ipv4.tcp_max_syn_backlog", "value": "8192"}],
+    }
+    try:
+        dry = play("converge.yml", "--check", "--diff", **other)
+        assert changed(dry) == 2, "packages and configuration"
+        assert "would disable apt-daily-upgrade.timer: it is enabled" in dry.stdout
+        assert changed(play("converge.yml", **other)) == 2
+        assert changed(play("converge.yml", **other)) == 0
+        assert host.package("hello").is_installed
+        assert not host.service("apt-daily-upgrade.timer").is_running
+        assert host.check_output("date +%Z") in {"GMT", "BST"}
+        assert "en_GB.utf8" in host.check_output("locale -a")
+        assert sorted(
+            re.findall(r"(\S+) machine1.molecule.example machine1", host.file("/etc/hosts").content_string)
+        ) == sorted(addresses)
+        assert "NTP=time1.example time2.example" in host.check_output(
+            "systemd-analyze cat-config systemd/timesyncd.conf"
+        )
+        effective = host.check_output("sshd -T")
+        assert "\nallowusers root@10.213.0.0/24\n" in effective
+        assert "\npersourcepenaltyexemptlist 10.213.0.0/24\n" in effective
+        rules = host.check_output("nft list chain inet filter input")
+        assert "ip saddr 10.213.0.0/24 tcp dport 22 accept" in rules
+        assert "ip6 saddr fd00:b5::/64 tcp dport 22 accept" in rules
+        assert "udp dport 9999 accept" in rules
+        assert "\n\t\ttcp dport 22 accept" not in rules
+        assert host.sysctl("net.ipv4.tcp_max_syn_backlog") == 8192
+    finally:
+        assert play("converge.yml", machine_packages_absent=["hello"]).returncode == 0
+    assert changed(play("converge.yml")) == 0
+
+
 # --------------------------------------------------------------------------------------------- module configuration
 
 
