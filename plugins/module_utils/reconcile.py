@@ -101,11 +101,6 @@ class Outcome:
         return report.render(self.changes, self.counts)
 
 
-_AT_RESELLER = "x.customer_id IS NULL"
-_AT_CUSTOMER = "(x.customer_id IS NOT NULL AND x.user_id IS NULL)"
-_AT_USER = "x.user_id IS NOT NULL"
-
-
 def reconcile(connection: Any, wanted: Mapping[str, Any], options: Options) -> Outcome:
     """Bring the directory to `wanted` (the normalised state of estate.py, format 1) and commit; or roll back and raise.
 
@@ -444,37 +439,33 @@ class _Run:
     # ---------------------------------------------------------------------------------------------- 8: apply
 
     def _apply(self) -> None:
-        self._create(RESELLERS)
-        self._change(RESELLERS)
-        self._create(PRODUCTS)
-        self._change(PRODUCTS)
-        self._remove(LIMITS, _AT_RESELLER)
-        self._change(LIMITS, _AT_RESELLER)
-        self._create(LIMITS, _AT_RESELLER)
-        # What shrinks or frees a name, from what people have up to the customer.
-        for table in (ADDRESSES, FORWARDS, MEMBERS, EXTENSIONS, NUMBERS):
+        for table in (RESELLERS, PRODUCTS):
+            self._change(table)
+            self._create(table)
+        # Limits as they will be, before anything is measured by them; their owners may come later in the transaction.
+        self._remove(LIMITS)
+        self._change(LIMITS)
+        self._create(LIMITS)
+        # What shrinks or frees a name, from what people have up to the customer. What moves to another owner does so
+        # before the old owner goes, and takes everything along.
+        owned = (ADDRESSES, FORWARDS, MEMBERS, EXTENSIONS, NUMBERS)
+        for table in owned:
             self._remove(table)
-        self._remove(LIMITS, f"NOT {_AT_RESELLER}")
-        for table in (USERS, GROUPS, RESOURCES, DOMAINS):
-            self._change(table, "x.grows_less")
-        for table in (USERS, GROUPS, RESOURCES, DOMAINS):
+            self._change(table)
+        people = (USERS, GROUPS, RESOURCES, DOMAINS)
+        for table in people:
+            self._change(table, "d.grows_less")
+        for table in people:
             self._remove(table)
-        self._change(CUSTOMERS, "x.grows_less")
+        self._change(CUSTOMERS, "d.grows_less")
         self._remove(CUSTOMERS)
         # What grows or takes a name, from the customer down.
-        self._change(CUSTOMERS, "NOT x.grows_less")
-        self._create(CUSTOMERS)
-        self._change(LIMITS, _AT_CUSTOMER)
-        self._create(LIMITS, _AT_CUSTOMER)
-        for table in (DOMAINS, USERS, GROUPS, RESOURCES):
+        for table in (CUSTOMERS, DOMAINS, USERS, GROUPS, RESOURCES):
             if table in (GROUPS, RESOURCES):
                 self._step_aside(table)
-            self._change(table, "NOT x.grows_less")
+            self._change(table, "NOT d.grows_less")
             self._create(table)
-        self._change(LIMITS, _AT_USER)
-        self._create(LIMITS, _AT_USER)
-        for table in (ADDRESSES, FORWARDS, MEMBERS, EXTENSIONS, NUMBERS):
-            self._change(table)
+        for table in owned:
             self._create(table)
         self._remove(PRODUCTS)
         self._written_all()
@@ -502,7 +493,7 @@ class _Run:
               AND EXISTS (SELECT FROM {table.want} o WHERE o.customer_id = t.customer_id AND o.name = t.name
                           AND o.{identity} <> t.{identity})""")
 
-    def _create(self, table: Table, condition: str = "TRUE") -> None:
+    def _create(self, table: Table) -> None:
         extra = table.on_insert
         columns = ", ".join((*table.columns, *extra))
         values = ", ".join((*(f"w.{column}" for column in table.columns), *extra.values()))
@@ -511,7 +502,7 @@ class _Run:
             table,
             f"""INSERT INTO directory.{table.name} ({columns})
                 SELECT {values} FROM {table.diff} d JOIN {table.want} w ON {table.same_key("w", "d")}
-                WHERE d.operation = 'created' AND {self._where(table, condition)} ORDER BY {order}""",
+                WHERE d.operation = 'created' ORDER BY {order}""",
         )
 
     def _change(self, table: Table, condition: str = "TRUE") -> None:
@@ -520,22 +511,15 @@ class _Run:
             table,
             f"""UPDATE directory.{table.name} t SET {", ".join(f"{column} = {value}" for column, value in new.items())}
                 FROM {table.diff} d JOIN {table.want} w ON {table.same_key("w", "d")}
-                WHERE d.operation NOT IN ('created', 'removed') AND {table.same_key("t", "d")}
-                  AND {self._where(table, condition)}""",
+                WHERE d.operation NOT IN ('created', 'removed') AND {table.same_key("t", "d")} AND {condition}""",
         )
 
-    def _remove(self, table: Table, condition: str = "TRUE") -> None:
+    def _remove(self, table: Table) -> None:
         self._write(
             table,
             f"""DELETE FROM directory.{table.name} t USING {table.diff} d
-                WHERE d.operation = 'removed' AND {table.same_key("t", "d")}
-                  AND {self._where(table, condition, removed=True)}""",
+                WHERE d.operation = 'removed' AND {table.same_key("t", "d")}""",
         )
-
-    def _where(self, table: Table, condition: str, *, removed: bool = False) -> str:
-        """`x` in a condition is the diff's row when it asks how the row changes, else the row itself."""
-        row = "d" if "grows_less" in condition else ("t" if removed else "w")
-        return f"({condition.replace('x.', f'{row}.')})"
 
     def _write(self, table: Table, statement: str) -> None:
         self.written[table.name] += self._do(statement)

@@ -160,6 +160,13 @@ _DOMAIN_STAYS = f"""
     UPDATE fate_domains d SET fate = 'keep'
     WHERE d.fate = 'remove' AND NOT d.probe AND {_HOLDS}"""
 
+# A kept domain stands for another one as long as that one is there and stands for itself.
+_ALIAS_ENDS = """
+    UPDATE want_domains k SET alias_of = NULL
+    WHERE k.suspended_because = 'absent' AND k.alias_of IS NOT NULL
+      AND NOT EXISTS (SELECT FROM want_domains t
+                      WHERE t.customer_id = k.customer_id AND t.name = k.alias_of AND t.alias_of IS NULL)"""
+
 # The state of a wanted row (s) that may be there already (p), and of one that is kept although nobody wants it.
 _WANTED_STATE = """s.state, CASE WHEN s.state = 'suspended' THEN 'file' END,
     CASE WHEN s.state = 'active' THEN NULL WHEN p.state <> 'active' THEN coalesce(p.suspended_at, %(now)s::timestamptz)
@@ -264,6 +271,7 @@ WANTED = (
                 LEFT JOIN directory.domains p ON p.reseller_id = %(reseller)s::uuid AND p.domain_id = s.id""",
     ),
     _kept(DOMAINS),
+    _ALIAS_ENDS,
     _insert(
         FORWARDS,
         """SELECT %(reseller)s::uuid, u.id, f.target, u.customer_id

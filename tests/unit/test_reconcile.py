@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
+import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -978,6 +981,111 @@ def test_a_product_that_left_the_contract_stays_while_somebody_has_it(apply: Any
     }
     outcome = apply(wanted(state, products={}), now=AFTER)
     assert outcome.counts["products"]["removed"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------- at random
+
+
+def random_estate(chance: random.Random) -> dict[str, Any]:
+    """Any state that the check would let through: names in it are unique, domains belong to one customer."""
+    domains = [f"d{number}.example" for number in range(5)]
+    chance.shuffle(domains)
+    customers, remove = [], {"customers": [], "users": [], "groups": [], "resources": []}
+    for name in chance.sample(["een", "twee", "drie"], chance.randint(0, 3)):
+        mine = [domains.pop() for _ in range(chance.randint(1, 2)) if domains]
+        places = [f"{part}@{domain}" for domain in mine for part in ("a", "b", "c", "info")]
+        chance.shuffle(places)
+        take = [places.pop() for _ in range(min(len(places), chance.randint(0, 7)))]
+        logins, rest = take[: len(take) // 2], take[len(take) // 2 :]
+        users = [
+            user(
+                login,
+                chance.choice(["Jan", "Eva", "Piet"]),
+                state=chance.choice(["active", "active", "suspended"]),
+                password_hash=chance.choice([None, FIRST, SECOND]),
+                mail={"aliases": [], "forward": chance.sample(["x@x.example", "y@y.example"], chance.randint(0, 2)),
+                      "keep_copy": chance.random() < 0.5, "quota": chance.choice([GIB, 2 * GIB, 0])},
+                phone=chance.choice([None, {"extension": str(100 + number)}]),
+                limits=chance.choice([{}, {"aliases": limit(chance.randint(3, 9))}]),
+            )
+            for number, login in enumerate(logins)
+        ]  # fmt: skip
+        groups, resources = [], []
+        for number, address in enumerate(rest):
+            kind = chance.choice(["alias", "group", "resource"])
+            if kind == "alias" and users:
+                chance.choice(users)["mail"]["aliases"].append(address)
+            elif kind == "group":
+                mail = chance.choice([None, {"address": address, "kind": "list", "quota": chance.choice([None, GIB])}])
+                members = chance.sample(logins, chance.randint(0, len(logins)))
+                groups.append(
+                    {
+                        "name": f"g{number}",
+                        "title": None,
+                        "members": members,
+                        "mail": mail,
+                        "phone": None,
+                        "files": chance.choice([None, {"folder": "x", "quota": 1}]),
+                    }
+                )
+            elif kind == "resource":
+                resources.append({"name": f"r{number}", "address": address})
+        listed = [{"name": domain, "alias_of": None} for domain in mine]
+        if len(mine) == 2 and not any(mine[1] in place for place in take):
+            listed[1]["alias_of"] = chance.choice([None, mine[0]])
+        remove["users"] += [{"customer": name, "login": login} for login in places if chance.random() < 0.1]
+        remove["groups"] += [
+            {"customer": name, "name": f"g{number}"} for number in range(len(rest), 4) if chance.random() < 0.2
+        ]
+        customers.append(
+            customer(name, "", *users, domains=listed, groups=groups, resources=resources,
+                     limits=chance.choice([{}, {"users": limit(50)}]),
+                     telephony={"numbers": [f"+3131800010{number}" for number in range(len(customers), 2)][:1]})
+        )  # fmt: skip
+    return wanted(*customers, remove=remove)
+
+
+EXPECTED = "is already at customer|is still the login|is to be removed with|to confirm all"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_way_from_state_to_state_converges(seed: int, apply: Any, database: Any) -> None:
+    """Whatever people write next: it is applied and then stays, or is refused in words and nothing changed."""
+    chance = random.Random(seed)
+    now = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    applied = 0
+    for _step in range(15):
+        state = random_estate(chance)
+        now += datetime.timedelta(days=chance.choice([0, 1, 20, 40]))
+        people = [login for (login,) in database.rows("SELECT login FROM directory.users")]
+        names = [
+            "een",
+            "twee",
+            "drie",
+            *people,
+            *(f"{one}/g{number}" for one in ("een", "twee") for number in range(4)),
+        ]
+        options = {
+            "now": now.isoformat(),
+            "confirm_suspension": ["noorderict"],
+            "confirm_removal": names if chance.random() < 0.5 else [],
+        }
+        before = everything(database)
+        problems: list[str] = []
+        try:
+            foretold = apply(state, check_mode=True, **options)
+        except RefusedError as error:
+            problems = error.problems
+        if problems:
+            assert everything(database) == before
+            assert [one for one in problems if not re.search(EXPECTED, one)] == []
+            continue
+        outcome = apply(state, **options)
+        assert foretold.counts == outcome.counts
+        applied += 1
+        again = apply(state, **options)
+        assert not again.changed, again.diff
+    assert applied > 3
 
 
 def test_a_thousand_users(apply: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,7 @@ class Site:
         (self.folder / "play.yml").write_text(yaml.safe_dump(play))
         environment = {
             **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "HOME": str(self.folder),
             "ANSIBLE_LOG_PATH": str(self.folder / "log"),
         }  # fmt: skip

@@ -19,7 +19,8 @@ TOP = MOLECULE.parent
 def play(*options: str) -> str:
     """Run a playbook of the collection against the scenario's inventory; its output and exit status."""
     command = ["ansible-playbook", f"--inventory={MOLECULE / 'inventory'}", *options]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    plain = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), **plain}
     done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True, check=False)
     return f"{done.stdout}{done.stderr}exit {done.returncode}"
 
