@@ -90,6 +90,7 @@ class _Reseller:
         }
 
 
+@collector_paused()
 def load_reseller(
     name: str,
     variables: Mapping[str, Any],
@@ -110,6 +111,7 @@ def load_reseller(
     return Loaded({} if errors else reseller.estate(), errors, warnings)
 
 
+@collector_paused()
 def load_site(
     resellers: Mapping[str, Mapping[str, Any]],
     *,
@@ -157,11 +159,10 @@ def _read(
     contract.check(groups)
     reseller = _Reseller(contract)
     if _folder_is_usable(contract, inventories):
-        with collector_paused():
-            for source in read_folder(str(contract.folder), decrypt=decrypt):
-                reseller.sources.append(source)
-                if source.data is not None:
-                    reseller.customers.append(Customer(source, contract).build())
+        for source in read_folder(str(contract.folder), decrypt=decrypt):
+            reseller.sources.append(source)
+            if source.data is not None:
+                reseller.customers.append(Customer(source, contract).build())
     check.within_reseller(contract, reseller.customers)
     return reseller
 
