@@ -223,7 +223,7 @@ class _Run:
             self._apply()
         return Outcome(changed, counts, changes, self.notices)
 
-    # ------------------------------------------------------------------------------------------------ helpers
+    # ---------------------------------------------------------------------------------------------- statements
 
     def _do(self, statement: str, **more: Any) -> int:
         self.cursor.execute(statement, {**self.params, **more})

@@ -122,10 +122,6 @@ def empty_counts() -> dict[str, dict[str, int]]:
     return {kind: dict.fromkeys((*OPERATIONS, "unchanged"), 0) for kind in KINDS}
 
 
-def totals(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {operation: sum(kind[operation] for kind in counts.values()) for operation in (*OPERATIONS, "unchanged")}
-
-
 def summary(counts: Mapping[str, Mapping[str, int]]) -> str:
     """One line for the recap: `users 2 created, 1 suspended; addresses 3 created` or `nothing to do (31 users)`."""
     parts = []

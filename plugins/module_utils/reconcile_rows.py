@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Row = tuple[Any, ...]
@@ -209,8 +209,3 @@ def _probe(rows: dict[str, list[Row]], domain: str) -> None:
 
 def _without(mapping: Mapping[str, Any] | None, *keys: str) -> dict[str, Any]:
     return {key: value for key, value in (mapping or {}).items() if key not in keys}
-
-
-def rows_count(rows: Mapping[str, Sequence[Row]]) -> int:
-    """How many rows there are in all stages together."""
-    return sum(map(len, rows.values()))

@@ -947,6 +947,24 @@ def test_a_row_that_somebody_else_removes_during_the_run_undoes_it(
     ]
 
 
+def test_a_deadlock_is_tried_again(apply: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deadlock(psycopg2.Error):
+        pgcode = reconcile.DEADLOCK
+
+    attempts = []
+    real = reconcile._Run.run
+
+    def unlucky(run: Any) -> Any:
+        attempts.append(run)
+        if len(attempts) < reconcile.ATTEMPTS:
+            raise Deadlock
+        return real(run)
+
+    monkeypatch.setattr(reconcile._Run, "run", unlucky)
+    assert apply(wanted(bakery())).changed
+    assert len(attempts) == reconcile.ATTEMPTS
+
+
 def test_every_change_has_an_actor_in_the_audit(apply: Any, database: Any) -> None:
     apply(wanted(bakery()))
     assert database.rows("SELECT DISTINCT actor FROM directory.audit") == [("test_reconcile",)]
