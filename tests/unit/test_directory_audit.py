@@ -14,8 +14,8 @@ SECOND = "{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$c2Vjb25kc2Vj"
 MASKED = "(secret)"
 # Not accounts: what services measure, what the audit is made of, and lists that migrations write.
 NOT_AUDITED = {
-    "audit", "claim_requests", "file_usage", "last_logins", "limit_names", "mail_sent", "mail_usage", "migrations",
-    "removals", "usage",
+    "audit", "claim_requests", "file_usage", "last_logins", "limit_names", "mail_sent", "mail_totals", "mail_usage",
+    "migrations", "removals", "usage",
 }  # fmt: skip
 
 

@@ -150,6 +150,54 @@ CREATE TRIGGER removals AFTER DELETE ON directory.groups REFERENCING OLD TABLE A
 CREATE TRIGGER removals AFTER DELETE ON directory.customers REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION directory.note_removals('customer', 'name');
 
+-- ------------------------------------------------------------------------------------------------ totals of mail
+
+CREATE FUNCTION directory.add_mail_usage() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = directory, pg_temp AS $$
+BEGIN
+    -- By customer: two writers of many mailboxes wait for each other and do not block each other for ever.
+    INSERT INTO mail_totals AS t (reseller_id, customer_id, bytes, messages)
+        SELECT reseller_id, customer_id, sum(bytes), sum(messages) FROM new_rows GROUP BY 1, 2 ORDER BY 2
+        ON CONFLICT (reseller_id, customer_id) DO UPDATE SET bytes = t.bytes + excluded.bytes, messages = t.messages + excluded.messages;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION directory.change_mail_usage() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = directory, pg_temp AS $$
+DECLARE
+    d record;
+BEGIN
+    FOR d IN
+        SELECT reseller_id, customer_id, sum(bytes) AS bytes, sum(messages) AS messages
+        FROM (SELECT reseller_id, customer_id, bytes, messages FROM new_rows
+              UNION ALL SELECT reseller_id, customer_id, -bytes, -messages FROM old_rows) AS moved
+        GROUP BY 1, 2 HAVING sum(bytes) <> 0 OR sum(messages) <> 0 ORDER BY 2
+    LOOP
+        UPDATE mail_totals t SET bytes = t.bytes + d.bytes, messages = t.messages + d.messages
+            WHERE t.reseller_id = d.reseller_id AND t.customer_id = d.customer_id;
+    END LOOP;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION directory.drop_mail_usage() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = directory, pg_temp AS $$
+DECLARE
+    d record;
+BEGIN
+    -- Of a customer that goes as a whole the total may be gone already.
+    FOR d IN
+        SELECT reseller_id, customer_id, sum(bytes) AS bytes, sum(messages) AS messages FROM old_rows GROUP BY 1, 2 ORDER BY 2
+    LOOP
+        UPDATE mail_totals t SET bytes = t.bytes - d.bytes, messages = t.messages - d.messages
+            WHERE t.reseller_id = d.reseller_id AND t.customer_id = d.customer_id;
+    END LOOP;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER totals_insert AFTER INSERT ON directory.mail_usage REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION directory.add_mail_usage();
+CREATE TRIGGER totals_update AFTER UPDATE ON directory.mail_usage REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION directory.change_mail_usage();
+CREATE TRIGGER totals_delete AFTER DELETE ON directory.mail_usage REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION directory.drop_mail_usage();
+
 -- ---------------------------------------------------------------------------------------------------- limits
 
 -- 1610612736 -> '1.5 GiB': the largest unit that needs at most two decimals, otherwise bytes.
@@ -176,6 +224,15 @@ DECLARE
     result numeric;
     query text;
 BEGIN
+    -- Asked for with every mail: as fixed queries, whose plans are kept.
+    IF p_limit = 'mail_storage' AND p_basis = 'used' AND p_user IS NULL THEN
+        IF p_customer IS NULL THEN
+            SELECT coalesce(sum(bytes), 0) INTO result FROM mail_totals WHERE reseller_id = p_reseller;
+        ELSE
+            SELECT coalesce(sum(bytes), 0) INTO result FROM mail_totals WHERE reseller_id = p_reseller AND customer_id = p_customer;
+        END IF;
+        RETURN result;
+    END IF;
     IF p_user IS NOT NULL THEN
         query := CASE p_limit
             WHEN 'aliases' THEN 'SELECT count(*) FROM addresses WHERE reseller_id = $1 AND customer_id = $2 AND user_id = $3 AND kind = ''alias'''
@@ -190,8 +247,7 @@ BEGIN
         query := 'SELECT count(*) FROM addresses WHERE reseller_id = $1 AND kind = ''alias''' || scope;
     ELSIF p_limit IN ('mail_storage', 'file_storage') THEN
         IF p_basis = 'used' THEN
-            query := format('SELECT coalesce(sum(bytes), 0) FROM %I WHERE reseller_id = $1',
-                            CASE p_limit WHEN 'mail_storage' THEN 'mail_usage' ELSE 'file_usage' END) || scope;
+            query := 'SELECT coalesce(sum(bytes), 0) FROM file_usage WHERE reseller_id = $1' || scope;
         ELSE
             query := format('SELECT (SELECT coalesce(sum(%1$s_quota), 0) FROM users WHERE reseller_id = $1 AND kind = ''person'' AND %2$s %3$s)'
                             ' + (SELECT coalesce(sum(%1$s_quota), 0) FROM groups WHERE reseller_id = $1 %3$s)',
@@ -265,16 +321,16 @@ BEGIN
     END LOOP;
 END $$;
 
--- Puts a table under a limit: p_amount says what one row counts for, p_user whose it is below the customer.
+-- Puts a table under a limit: p_amount says what one row r counts for, p_user whose it is below the customer.
 CREATE FUNCTION directory.limit_table(p_table text, p_limit text, p_amount text, p_user text DEFAULT 'NULL::uuid')
     RETURNS void LANGUAGE plpgsql SET search_path = directory, pg_temp AS $$
 DECLARE
     op text;
-    rows_of text := format('SELECT reseller_id, customer_id, %s AS user_id, (%s)::numeric AS amount FROM new_rows', p_user, p_amount);
+    rows_of text := format('SELECT reseller_id, customer_id, %s AS user_id, (%s)::numeric AS amount FROM new_rows r', p_user, p_amount);
 BEGIN
     FOREACH op IN ARRAY ARRAY['insert', 'update'] LOOP
         IF op = 'update' THEN
-            rows_of := rows_of || format(' UNION ALL SELECT reseller_id, customer_id, %s, -(%s)::numeric FROM old_rows', p_user, p_amount);
+            rows_of := rows_of || format(' UNION ALL SELECT reseller_id, customer_id, %s, -(%s)::numeric FROM old_rows r', p_user, p_amount);
         END IF;
         EXECUTE format($q$
             CREATE FUNCTION directory.%1$I() RETURNS trigger
@@ -304,7 +360,9 @@ PERFORM directory.limit_table('customers', 'customers', 'counted::integer'),
        directory.limit_table('domains', 'domains', 'counted::integer'),
        directory.limit_table('users', 'users', 'counted::integer'),
        directory.limit_table('groups', 'groups', 'counted::integer'),
-       directory.limit_table('addresses', 'aliases', '(kind = ''alias'')::integer', 'user_id'),
+       -- Of whom only matters for people with a limit of their own.
+       directory.limit_table('addresses', 'aliases', '(kind = ''alias'')::integer',
+           '(SELECT l.user_id FROM limits l WHERE l.reseller_id = r.reseller_id AND l.owner_id = r.user_id AND l.name = ''aliases'')'),
        directory.limit_table('extensions', 'extensions', '1'),
        directory.limit_table('numbers', 'numbers', '1'),
        directory.limit_table('users', 'mail_storage', 'CASE WHEN kind = ''person'' AND mail THEN coalesce(mail_quota, 0) ELSE 0 END'),

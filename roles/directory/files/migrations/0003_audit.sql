@@ -11,7 +11,7 @@ SET LOCAL ROLE directory_owner;
 
 -- Replaces values under keys that hold secrets, at any depth.
 CREATE FUNCTION directory.masked(value jsonb) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = directory, pg_temp AS $$
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = directory, pg_temp AS $$
 BEGIN
     RETURN CASE jsonb_typeof(value)
         WHEN 'object' THEN (SELECT coalesce(jsonb_object_agg(e.key,
@@ -26,8 +26,10 @@ END $$;
 --   p_keys: the primary key after reseller_id, and what else names the row
 --   p_label: an expression over the row r, what a person would search for
 --   p_secrets: columns that are replaced as a whole
+--   p_where: rows r that are noted; others follow from something else that is
 -- Columns of type jsonb are searched for secrets; generated columns are left out.
-CREATE FUNCTION directory.audit_table(p_table text, p_keys text[], p_label text, p_secrets text[] DEFAULT '{}')
+CREATE FUNCTION directory.audit_table(p_table text, p_keys text[], p_label text, p_secrets text[] DEFAULT '{}',
+                                     p_where text DEFAULT 'true')
     RETURNS void LANGUAGE plpgsql SET search_path = directory, pg_temp AS $$
 DECLARE
     op text;
@@ -42,7 +44,7 @@ BEGIN
         WHERE a.attrelid = format('directory.%I', p_table)::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
     SELECT 'jsonb_build_object(' || string_agg(format('%L, %s', c.name,
             CASE WHEN c.name = ANY (p_secrets) THEN format('CASE WHEN %%1$s.%1$I IS NOT NULL THEN ''(secret)'' END', c.name)
-                 WHEN c.type = 'jsonb'::regtype THEN format('masked(%%1$s.%I)', c.name)
+                 WHEN c.type = 'jsonb'::regtype THEN format('CASE WHEN %%1$s.%1$I = ''{}'' THEN %%1$s.%1$I ELSE masked(%%1$s.%1$I) END', c.name)
                  ELSE format('%%1$s.%I', c.name) END), ', ' ORDER BY c.position) || ')'
         INTO row_json
         FROM (SELECT a.attname AS name, a.atttypid AS type, a.attnum AS position FROM pg_attribute a
@@ -62,19 +64,20 @@ BEGIN
                              %4$s AS before, %5$s AS after
                       FROM (SELECT n.*, o AS was, n AS now, (%6$s)::text[] AS changed
                             FROM old_rows o JOIN new_rows n USING (%7$s)) AS r
-                      WHERE r.changed <> '{}') AS r $q$,
+                      WHERE r.changed <> '{}' AND (%8$s)) AS r $q$,
                 CASE WHEN 'customer_id' = ANY (columns) THEN 'r.customer_id' ELSE 'NULL::uuid' END, p_label, key_json,
                 format(row_json, '(r.was)'), format(row_json, '(r.now)'), differs,
                 (SELECT string_agg(quote_ident(k), ', ') FROM unnest(ARRAY['reseller_id'] || p_keys) AS k
                  WHERE k = 'reseller_id' OR EXISTS (SELECT FROM pg_index i JOIN pg_attribute a
                      ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-                     WHERE i.indrelid = format('directory.%I', p_table)::regclass AND i.indisprimary AND a.attname = k)));
+                     WHERE i.indrelid = format('directory.%I', p_table)::regclass AND i.indisprimary AND a.attname = k)),
+                p_where);
         ELSE
-            body := format('SELECT r.reseller_id, %s, %s, %s, %s, %s FROM %s AS r',
+            body := format('SELECT r.reseller_id, %s, %s, %s, %s, %s FROM %s AS r WHERE %s',
                 CASE WHEN 'customer_id' = ANY (columns) THEN 'r.customer_id' ELSE 'NULL::uuid' END, p_label, key_json,
                 CASE op WHEN 'delete' THEN 'jsonb_strip_nulls(' || format(row_json, 'r') || ')' ELSE 'NULL::jsonb' END,
                 CASE op WHEN 'insert' THEN 'jsonb_strip_nulls(' || format(row_json, 'r') || ')' ELSE 'NULL::jsonb' END,
-                CASE op WHEN 'delete' THEN 'old_rows' ELSE 'new_rows' END);
+                CASE op WHEN 'delete' THEN 'old_rows' ELSE 'new_rows' END, p_where);
         END IF;
         EXECUTE format($q$
             CREATE OR REPLACE FUNCTION directory.%1$I() RETURNS trigger
@@ -106,7 +109,8 @@ BEGIN
     PERFORM directory.audit_table('groups', ARRAY['group_id'], 'r.name');
     PERFORM directory.audit_table('group_members', ARRAY['group_id', 'user_id'], format('coalesce(%s, r.user_id::text)', login_of));
     PERFORM directory.audit_table('resources', ARRAY['resource_id'], 'r.name');
-    PERFORM directory.audit_table('addresses', ARRAY['address'], 'r.address');
+    -- Logins among the addresses follow from the users.
+    PERFORM directory.audit_table('addresses', ARRAY['address'], 'r.address', p_where => 'r.kind <> ''user''');
     PERFORM directory.audit_table('forwards', ARRAY['user_id', 'target'], format('coalesce(%s, r.user_id::text)', login_of));
     PERFORM directory.audit_table('extensions', ARRAY['customer_id', 'extension'], 'r.extension');
     PERFORM directory.audit_table('numbers', ARRAY['number'], 'r.number');
