@@ -72,6 +72,7 @@ bench: env ## What things cost, side by side, with a picture (build/bench.svg)
 .PHONY: documents
 documents: env ## Write the generated pages anew: role READMEs, variable reference, schemas
 	@scripts/documents
+	@scripts/schemas
 
 .PHONY: build
 build: env ## The collection as an archive, in build/

@@ -56,7 +56,7 @@ HASH_ALLOWED = (
 TARGET_ALLOWED = "user:LOGIN, voicemail:LOGIN, group:NAME or extension:NUMBER of this customer"
 HOST_ALLOWED = "the name of a machine in the inventory"
 IMAGE_ALLOWED = 'the name of an image between quotes, such as "22.10.1-20261030"'
-PATH_ALLOWED = 'a folder, such as "{{ playbook_dir }}/../customers/noorderict"'
+PATH_ALLOWED = 'a folder, such as "{{ inventory_dir }}/../../customers/noorderict"'
 
 # Labels below a reseller's own domain that the site serves itself.
 SERVICE_LABELS = frozenset((

@@ -86,7 +86,7 @@ def site_with_bench(folder: Path) -> Path:
     inventory = folder / "inventory"
     shutil.copytree(TOP / "inventories" / "demo", inventory)
     for path in inventory.rglob("*.yml"):
-        text = path.read_text(encoding="utf-8").replace("{{ playbook_dir }}/../customers", str(TOP / "customers"))
+        text = path.read_text(encoding="utf-8").replace("{{ inventory_dir }}/../../customers", str(TOP / "customers"))
         path.write_text(text, encoding="utf-8")
     hosts = yaml.safe_load((inventory / "hosts.yml").read_text(encoding="utf-8"))
     hosts["all"]["children"]["resellers"].setdefault("hosts", {})["bench"] = None

@@ -60,7 +60,7 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for path in [*copy.rglob("*.yml")]:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"\bm1\.bouwsteen\.example\b", NAME, text).replace("10.213.0.10", ADDRESS)
-        text = text.replace("{{ playbook_dir }}/../customers", str(TOP / "customers"))
+        text = text.replace("{{ inventory_dir }}/../../customers", str(TOP / "customers"))
         path.write_text(text, encoding="utf-8")
         if path.stem == "m1.bouwsteen.example":
             path.rename(path.with_name(f"{NAME}.yml"))

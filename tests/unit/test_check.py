@@ -1036,11 +1036,11 @@ CONTRACT_KEYS = (
 CONTRACTS = {
     "without a folder": (
         {"reseller_customers": ...},
-        ['reseller_customers: is missing; allowed: a folder, such as "{{ playbook_dir }}/../customers/noorderict"'],
+        ['reseller_customers: is missing; allowed: a folder, such as "{{ inventory_dir }}/../../customers/noorderict"'],
     ),
     "with a folder that depends on where one stands": (
         {"reseller_customers": "customers"},
-        ['reseller_customers: is no absolute path (found "customers"); allowed: a folder, such as "{{ playbook_dir }}/../customers/noorderict"'],
+        ['reseller_customers: is no absolute path (found "customers"); allowed: a folder, such as "{{ inventory_dir }}/../../customers/noorderict"'],
     ),
     "with a folder that does not exist": (
         {"reseller_customers": "/nonexistent"},
