@@ -348,7 +348,7 @@ def variables_of(inventory: str, reseller: str) -> dict[str, Any]:
     for file in [*files, base / f"host_vars/{reseller}.yml"]:
         if file.exists():
             result |= yaml.safe_load(file.read_text())
-    path = result["reseller_customers"].replace("{{ inventory_dir }}", str(ROOT / "inventories" / "any"))
+    path = result["reseller_customers"].replace("{{ inventory_dir }}", str(base))
     return result | {"reseller_customers": path.replace("{{ inventory_hostname }}", reseller)}
 
 
