@@ -55,7 +55,6 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.reconcile_tables
 
 DEADLOCK = "40P01"
 ATTEMPTS = 3
-ANALYSE_FROM = 1000
 
 
 class RefusedError(Exception):
@@ -469,19 +468,8 @@ class _Run:
             self._create(table)
         self._remove(PRODUCTS)
         self._written_all()
-        self._analyse()
         # Foreign keys are looked at now, so that their errors come from here and not from the commit.
         self._do("SET CONSTRAINTS ALL IMMEDIATE")
-
-    def _analyse(self) -> None:
-        """After many rows: without fresh statistics the checks of the foreign keys read a whole customer per row."""
-        if sum(self.written.values()) > ANALYSE_FROM:
-            for (name,) in self._rows(
-                "SELECT name FROM unnest(%(tables)s) AS name"
-                " WHERE has_table_privilege('directory.' || name, 'MAINTAIN') ORDER BY name",
-                tables=[table.name for table in TABLES],
-            ):
-                self._do(f"ANALYZE directory.{name}")
 
     def _step_aside(self, table: Table) -> None:
         """Names that move from one row to another: the holders let go first, as each name is unique at every moment."""
