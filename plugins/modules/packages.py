@@ -144,7 +144,7 @@ class Packages:
 
     def fail(self, what: str, output: str, errors: str) -> None:
         """End with the last lines of what a tool said."""
-        said = [line for line in (errors + output).splitlines() if line.strip()]
+        said = [line for line in (output + errors).splitlines() if line.strip()]
         self.module.fail_json(msg="\n".join([what, *said[-20:]]))
 
     def installed(self, names: list[str]) -> dict[str, str]:
