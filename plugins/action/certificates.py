@@ -14,6 +14,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.certificates import CertificatesError
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.certificates_machine import Settings
 
 MODULE = "bouwsteen.hosting.certificates"
 # Keys that end with the machine: the caller has no use for them.
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, values = self.validate_argument_spec(
             argument_spec={
-                "state": {"type": "str", "choices": ["present", "read"], "default": "present"},
+                "state": {"type": "str", "choices": ["present", "read", "checked"], "default": "present"},
                 "settings": {"type": "dict"},
                 "authority": {
                     "type": "dict",
@@ -48,6 +49,9 @@ class ActionModule(ActionBase):
             }
         )
         try:
+            if values["state"] == "checked":
+                Settings.of(values["settings"] or {"machine": ""}).parsed()
+                return {**result, "changed": False}
             result.update(self._work(values, task_vars))
         except CertificatesError as error:
             raise AnsibleActionFail(str(error)) from error

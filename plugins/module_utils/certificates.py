@@ -110,6 +110,7 @@ class Step:
 
     `key`: which key the request is made with: current, next (made earlier), new (made now).
     `publish`: why a next key is made besides; an issue for another reason does not wait for it.
+    `withdraw`: a key that waited is not wanted any more and goes; its hash need not be published.
     """
 
     wanted: Wanted
@@ -117,6 +118,7 @@ class Step:
     reasons: tuple[str, ...] = ()
     key: str = "current"
     publish: tuple[str, ...] = ()
+    withdraw: bool = False
 
 
 # --- what the operator wrote ------------------------------------------------------------------------------------------
@@ -321,9 +323,11 @@ def plan_one(
     if other_key and next_key is not None and fits and now - next_key.made >= timedelta(days=policy.rollover_days):
         return Step(wanted, "issue", (*reasons, *other_key), "next")
     publish = () if fits else tuple(other_key)
+    # The operator thought better of another key.
+    withdraw = next_key is not None and not other_key and next_key.spki != present.spki
     if reasons:
-        return Step(wanted, "issue", tuple(reasons), "current", publish)
-    return Step(wanted, "publish_key", (), "current", publish) if publish else Step(wanted, "keep")
+        return Step(wanted, "issue", tuple(reasons), "current", publish, withdraw)
+    return Step(wanted, "publish_key" if publish else "keep", (), "current", publish, withdraw)
 
 
 def plan(

@@ -346,13 +346,17 @@ class Store:
     def make_next(self, name: str, key_type: str, generation: int) -> NextKey:
         """A new key for the next certificate, in the place of any other that waited."""
         self.prepare(name)
-        for path in self.folder(name).glob("next-*.pem"):
-            path.unlink()
+        self.drop_next(name)
         write(self.folder(name) / f"next-{generation}.pem", _x509().make_key(key_type), 0o600)
         made = self.next_key(name)
         if made is None:
             raise CertificatesError(f"{name}: the new key cannot be read back")
         return made
+
+    def drop_next(self, name: str) -> None:
+        """Removes the key that waits for its turn."""
+        for path in self.folder(name).glob("next-*.pem"):
+            path.unlink()
 
     def key(self, name: str, which: str) -> tuple[str, int]:
         """PEM and generation of the key that a request is made with: `current` or `next`."""
@@ -433,8 +437,7 @@ class Store:
         present = self.present(name)
         waiting = self.next_key(name)
         if isinstance(present, Present) and waiting and waiting.spki == present.spki:
-            for path in folder.glob("next-*.pem"):
-                path.unlink()
+            self.drop_next(name)
         for path in folder.glob(".new-*"):
             shutil.rmtree(path, ignore_errors=True)
         for path in folder.glob(".next-*"):
@@ -862,13 +865,15 @@ class Keeper:
         result.steps = steps
         acme: list[Step] = []
         for step in steps:
-            if step.action == "keep":
-                if not dry and step.wanted.issuer in issuers:
-                    self._settled(step)
-                continue
             if step.wanted.issuer not in issuers:
                 continue
             name = step.wanted.name
+            if step.withdraw:
+                result.changes.append(self._withdraw(name, waiting[name], dry))
+            if step.action == "keep":
+                if not dry:
+                    self._settled(step)
+                continue
             if step.publish:
                 result.changes.append(self._publish(step, dry))
             if step.action == "publish_key":
@@ -906,6 +911,13 @@ class Keeper:
             made = self.store.make_next(wanted.name, wanted.key_type, wanted.key_generation)
             key = f"key: {made.key_type} generation {made.key_generation} spki {made.spki}"
         return Change(f"next key of certificate {wanted.name}", [], [key, *(f"because: {one}" for one in step.publish)])
+
+    def _withdraw(self, name: str, waiting: NextKey | None, dry: bool) -> Change:
+        """Removes a key that waited for its turn in vain."""
+        if not dry:
+            self.store.drop_next(name)
+        key = f"key: {waiting.key_type} generation {waiting.key_generation} spki {waiting.spki}" if waiting else ""
+        return Change(f"next key of certificate {name}", [key], [])
 
     def _foreseen(
         self, step: Step, present: Present | Broken | None, waiting: NextKey | None, issuer_ids: Mapping[str, str]

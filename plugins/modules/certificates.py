@@ -17,9 +17,12 @@ description:
   - Paths, files and what other blocks may rely on are described in C(docs/certificates.md).
 options:
   state:
-    description: V(present) brings about; V(read) only reports. V(signed) is used by the action part alone.
+    description:
+      - V(present) brings about; V(read) only reports.
+      - V(checked) looks at O(settings) on the control node and touches no machine.
+      - V(signed) is used by the action part alone.
     type: str
-    choices: [present, read, signed]
+    choices: [present, read, checked, signed]
     default: present
   settings:
     description:
@@ -113,7 +116,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import certifica
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.certificates import CertificatesError
 
 ARGUMENTS = {
-    "state": {"type": "str", "choices": ["present", "read", "signed"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "read", "checked", "signed"], "default": "present"},
     "settings": {"type": "dict"},
     "authority": {
         "type": "dict",

@@ -251,6 +251,15 @@ class TestKeyRollover:
     def test_a_placeholder_has_no_hash_to_wait_for(self) -> None:
         assert step(self.WANT, present(issuer="placeholder")).key == "new"
 
+    @pytest.mark.parametrize(("left", "action"), [(300, "keep"), (10, "issue")])
+    def test_thinking_better_of_it(self, left: float, action: str) -> None:
+        """A hash that is not going to be used does not stay in the DNS."""
+        found = step(wanted(), present(left), next_key(1))
+        assert (found.action, found.withdraw) == (action, True)
+        # What a killed run left of a key that is in service already is no key that waits.
+        assert not step(wanted(), present(left), next_key(1, spki="5f1c")).withdraw
+        assert not step(self.WANT, present(left), next_key(1)).withdraw
+
     def test_going_back_keeps_the_newer_key(self) -> None:
         assert step(wanted(), present(key_generation=3)).action == "keep"
 

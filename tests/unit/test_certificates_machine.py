@@ -210,6 +210,15 @@ class TestSiteCa:
         assert not bring(paths, run, ca, want, now=later).changed
         assert machine.Store(paths).next_key("mail") is None
 
+    def test_another_key_and_back(self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings) -> None:
+        bring(paths, run, ca)
+        bring(paths, run, ca, {**MAIL, "key_generation": 2})
+        assert keeper(paths, run).apply({"site_ca": identity(ca)}, dry=True).changed
+        back = bring(paths, run, ca)
+        assert [(change.name, change.after) for change in back.changes] == [("next key of certificate mail", [])]
+        assert len(back.certificates[0]["tlsa"]) == 1
+        assert not bring(paths, run, ca).changed
+
     def test_one_run_does_all_that_it_can(
         self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings
     ) -> None:
