@@ -138,16 +138,16 @@ def remote(host, user: str, address: str = FIRST):
 
 
 def test_a_service_of_another_machine_logs_in_with_its_certificate(second):
-    for family in (FIRST, f"{FIRST} hostaddr=10.213.0.44", f"{FIRST} hostaddr=fd00:b5::44"):
+    for family in (FIRST, f"{FIRST} hostaddr=10.213.0.45", f"{FIRST} hostaddr=fd00:b5::45"):
         assert remote(second, "postfix", address=family).stdout.strip() == "t|t|TLSv1.3"
 
 
 SNAKEOIL = "sslcert=/etc/ssl/certs/ssl-cert-snakeoil.pem sslkey=/etc/ssl/private/ssl-cert-snakeoil.key"
 REFUSED = [
-    ("user=dovecot dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.45", user "dovecot"'),
-    ("user=verify dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.45", user "verify"'),
-    ("user=postgres dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.45", user "postgres"'),
-    ("user=postfix dbname=postgres", TLS, 'no pg_hba.conf entry for host "10.213.0.45", user "postfix"'),
+    ("user=dovecot dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.46", user "dovecot"'),
+    ("user=verify dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.46", user "verify"'),
+    ("user=postgres dbname=directory", TLS, 'no pg_hba.conf entry for host "10.213.0.46", user "postgres"'),
+    ("user=postfix dbname=postgres", TLS, 'no pg_hba.conf entry for host "10.213.0.46", user "postfix"'),
     ("user=postfix dbname=directory", "sslmode=disable", "no encryption"),
     ("user=postfix dbname=directory", "sslmode=require", "connection requires a valid client certificate"),
     ("user=postfix dbname=directory", f"sslmode=require {SNAKEOIL}", "unknown ca"),
@@ -157,7 +157,7 @@ REFUSED = [
 @pytest.mark.parametrize(("who", "how", "message"), REFUSED)
 def test_and_nobody_else_does(second, who, how, message):
     second.check_output("test -e /etc/ssl/certs/ssl-cert-snakeoil.pem || make-ssl-cert generate-default-snakeoil")
-    refused = second.run("psql -XAtq %s -c 'SELECT 1'", f"host={FIRST} hostaddr=10.213.0.44 {who} {how}")
+    refused = second.run("psql -XAtq %s -c 'SELECT 1'", f"host={FIRST} hostaddr=10.213.0.45 {who} {how}")
     assert refused.rc == 2
     assert message in refused.stderr
 
@@ -165,14 +165,14 @@ def test_and_nobody_else_does(second, who, how, message):
 def test_the_firewall_lets_only_that_machine_in():
     """From the control node: dropped, not refused."""
     with pytest.raises(TimeoutError):
-        socket.create_connection(("10.213.0.44", 5432), timeout=2)
+        socket.create_connection(("10.213.0.45", 5432), timeout=2)
 
 
 def test_the_server_shows_its_own_name(second):
-    wrong = remote(second, "postfix", address="10.213.0.44")
+    wrong = remote(second, "postfix", address="10.213.0.45")
     assert wrong.rc == 2
     assert 'server certificate for "directory1.molecule.example"' in wrong.stderr
-    assert 'does not match host name "10.213.0.44"' in wrong.stderr
+    assert 'does not match host name "10.213.0.45"' in wrong.stderr
 
 
 def test_a_reload_takes_up_what_is_on_disk(first):
