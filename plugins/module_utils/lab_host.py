@@ -833,15 +833,14 @@ class Lab:
         if not alive or not self.running(machine.short):
             what = "ended while booting" if not self.running(machine.short) else f"no ssh within {READY_SECONDS} s"
             raise LabError(f"{machine.name}: {what}; its console said:\n{self.log_tail(machine.short)}")
-        result = run(
-            ["ssh", "-F", str(self.state / "ssh/config"), machine.name, "systemctl is-system-running --wait"],
-            check=False,
-        )
-        status = result.stdout.strip()
+        ask = "systemctl is-system-running --wait || systemctl list-units --failed --plain --no-legend"
+        result = run(["ssh", "-F", str(self.state / "ssh/config"), machine.name, ask], check=False)
+        status, _, failed = result.stdout.strip().partition("\n")
         if result.returncode == 255 or not status:
             raise LabError(f"{machine.name}: ssh refused: {result.stderr.strip()}")
         if status != "running":
-            self.warnings.append(f"{machine.name}: booted, but systemd says {status}; see systemctl --failed there")
+            units = ", ".join(line.split()[0] for line in failed.splitlines()) or "no unit failed"
+            self.warnings.append(f"{machine.name}: booted, but systemd says {status} ({units})")
 
     def machines_down(self, names: Sequence[str]) -> None:
         """Remove machines with all that is in them; those that do not exist are fine."""
