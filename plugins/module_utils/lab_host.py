@@ -849,7 +849,7 @@ class Lab:
         for name in names:
             if name in known:
                 self.change.add(f"{name} removed")
-        if self.check_mode:
+        if self.check_mode or not (known or half_made):
             return
         self._in_parallel(self._remove, [known[name] for name in names if name in known])
         for name in half_made:

@@ -351,6 +351,13 @@ def test_everything_is_removed_and_the_host_is_as_before(make, settings):
     assert changes(again) == []
 
 
+def test_removing_machines_of_a_lab_that_is_not_there_changes_nothing(make, settings):
+    one = make()
+    one.machines_down(["m7.test.example"])
+    assert changes(one) == []
+    assert not Path(settings.state).exists()
+
+
 def test_a_state_directory_with_a_disk_of_its_own_stays_mounted(make, settings):
     state = Path(settings.state)
     state.mkdir()
