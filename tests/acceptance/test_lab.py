@@ -270,6 +270,11 @@ def test_a_refused_machine_is_named_and_none_is_made(made):
     assert "c.labtest.example" not in listing()
 
 
+def test_a_misspelt_variable_is_named(made):
+    said = play("lab", fails=True, lab_machines=MACHINES, lab_bridge_adress="10.215.0.1/24")
+    assert "unknown variables: lab_bridge_adress; allowed: lab_machines, lab_state," in said
+
+
 def test_removing_twice_and_then_everything_leaves_the_host_as_it_was(made, before):
     assert changed(play("lab_down", lab_machines=[MACHINES[0]])) == 1
     assert list(listing()) == ["b.labtest.example"]
