@@ -183,6 +183,14 @@ def test_a_catch_all_comes_last(mail: Mail, accounts: Any, bakery: dict[str, str
     assert mail.senders("niemand@degraaf.example") == []
 
 
+def test_a_catch_all_of_the_alias_domain(mail: Mail, accounts: Any, bakery: dict[str, str]) -> None:
+    accounts.alias(bakery["reseller"], bakery["customer"], bakery["eva"], "@graaf.example", kind="catch_all")
+    assert mail.targets("niemand@graaf.example") == ["eva@degraaf.example"]
+    assert mail.targets("info@graaf.example") == ["info@degraaf.example"]
+    assert mail.targets("abuse@graaf.example") == ["abuse@degraaf.example"]
+    assert mail.targets("niemand@degraaf.example") == []
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -361,6 +361,7 @@ def test_removing_a_customer_removes_all_of_it_and_notes_what_is_on_disk(
     accounts.limit(reseller, "users", 5, customer=customer)
     accounts.limit(reseller, "aliases", 5, customer=customer, user=user)
     accounts.use("jan@klant1.example", 100)
+    accounts.execute('UPDATE directory.resellers SET placement = \'{"mail": "mail2"}\'')
     accounts.execute("DELETE FROM directory.customers WHERE customer_id = %s", (customer,))
     for table in ("users", "domains", "addresses", "forwards", "groups", "group_members", "resources", "mail_usage"):
         assert accounts.execute(f"SELECT count(*) FROM directory.{table} WHERE reseller_id = %s", (reseller,)) == [
@@ -372,6 +373,7 @@ def test_removing_a_customer_removes_all_of_it_and_notes_what_is_on_disk(
     homes = dict(database.rows("SELECT owner_id, home FROM mail.removals", user="dovecot"))
     assert homes[user] == f"/var/vmail/noorderict/{customer}/{user}"
     assert homes[customer] == f"/var/vmail/noorderict/{customer}"
+    assert database.rows("SELECT DISTINCT machine FROM mail.removals", user="dovecot") == [("mail2",)]
     database.rows("SELECT mail.removal_done(%s)", (user,), user="dovecot")
     assert user not in dict(database.rows("SELECT owner_id, home FROM mail.removals", user="dovecot"))
 
