@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, values = self.validate_argument_spec(
             argument_spec={
-                "state": {"type": "str", "choices": ["present", "read", "checked"], "default": "present"},
+                "state": {"type": "str", "choices": ["present", "read", "checked", "authority"], "default": "present"},
                 "settings": {"type": "dict"},
                 "authority": {
                     "type": "dict",
@@ -65,49 +65,48 @@ class ActionModule(ActionBase):
         answer: dict[str, Any] = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         return answer
 
+    def _authority(self, values: dict[str, Any]) -> tuple[Any, Any, list[dict[str, str]]]:
+        """The site CA's settings, its roots (None before it exists), and the difference if it is made now."""
+        # Imported here: a site without a CA of its own does not need the library.
+        from ansible_collections.bouwsteen.hosting.plugins.module_utils import (  # noqa: PLC0415
+            certificates_authority as ca,
+        )
+
+        authority = ca.AuthoritySettings(
+            directory=Path(values["directory"]),
+            title=values["title"],
+            key_type=values["key_type"],
+            lifetime_days=values["lifetime_days"],
+            permitted=tuple(values["permitted"]),
+            passphrase=values.get("passphrase") or None,
+        )
+        if self._task.check_mode:
+            found, fresh = ca.read(authority), False
+        else:
+            found, fresh = ca.ensure(authority, datetime.now(UTC))
+        if found and not fresh:
+            return authority, found, []
+        header = "site CA on the control node"
+        text = f"{authority.title} in {authority.directory / 'ca.pem'}\n"
+        return authority, found, [{"before_header": header, "after_header": header, "before": "", "after": text}]
+
     def _work(self, values: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         settings = values["settings"]
         if values["state"] == "read":
             return self._call(task_vars, state="read", **({"settings": settings} if settings else {}))
+        authority, found, made = self._authority(values["authority"]) if values["authority"] else (None, None, [])
+        if values["state"] == "authority":
+            if authority is None:
+                raise CertificatesError("authority is missing")
+            return {"changed": bool(made), "diff": made, "root": str(authority.directory / "ca.pem")}
         if not settings:
             raise CertificatesError("settings are missing")
-        now = datetime.now(UTC)
-        roots: tuple[str, ...] = ()
-        issuer_id = ""
-        made: list[dict[str, str]] = []
-        authority = None
-        if values["authority"]:
-            # Imported here: a site without a CA of its own does not need the library.
-            from ansible_collections.bouwsteen.hosting.plugins.module_utils import (  # noqa: PLC0415
-                certificates_authority as ca,
-            )
-
-            passphrase = values["authority"].pop("passphrase", None) or None
-            authority = ca.AuthoritySettings(
-                directory=Path(values["authority"]["directory"]),
-                title=values["authority"]["title"],
-                key_type=values["authority"]["key_type"],
-                lifetime_days=values["authority"]["lifetime_days"],
-                permitted=tuple(values["authority"]["permitted"]),
-                passphrase=passphrase,
-            )
-            if self._task.check_mode:
-                found, fresh = ca.read(authority), False
-            else:
-                found, fresh = ca.ensure(authority, now)
-            if found:
-                roots, issuer_id = found.trusted, found.identifier
-            if fresh or not found:
-                where = str(authority.directory / "ca.pem")
-                header = "site CA on the control node"
-                text = f"{authority.title} in {where}\n"
-                made.append({"before_header": header, "after_header": header, "before": "", "after": text})
         answer = self._call(
             task_vars,
             state="present",
             settings=settings,
-            roots=list(roots),
-            issuer_id=issuer_id or ("to be made" if authority else ""),
+            roots=list(found.trusted) if found else [],
+            issuer_id=found.identifier if found else "to be made" if authority else "",
             renew=values["renew"],
             new_key=values["new_key"],
         )
@@ -118,28 +117,27 @@ class ActionModule(ActionBase):
         if answer.get("failed") or not requests:
             return answer
         if authority is None:
-            raise CertificatesError(
-                f"certificates of issuer site_ca are wanted, but there is no site CA: {', '.join(sorted(requests))}"
-            )
-        wanted = {item["name"]: item for item in settings["wanted"]}
+            names = ", ".join(sorted(requests))
+            raise CertificatesError(f"certificates of issuer site_ca are wanted, but there is no site CA: {names}")
+        from ansible_collections.bouwsteen.hosting.plugins.module_utils import (  # noqa: PLC0415
+            certificates_authority as ca,
+        )
+
+        wanted = {item.name: item for item in Settings.of(settings).parsed()}
         # What is signed is what the inventory says; of the machine's answer only the key is used.
         orders = {
-            name: {
-                "request": request["request"],
-                "names": wanted[name]["names"],
-                "usage": wanted[name].get("usage") or "server",
-            }
+            name: {"request": request["request"], "names": wanted[name].names, "usage": wanted[name].usage}
             for name, request in requests.items()
             if name in wanted
         }
         lifetime = timedelta(days=int(settings.get("lifetime_days") or 365))
-        signed = ca.sign(authority, str(settings["machine"]), orders, lifetime, now)
+        signed = ca.sign(authority, str(settings["machine"]), orders, lifetime)
         second = self._call(
             task_vars,
             state="signed",
             settings=settings,
             signed=signed,
-            issuer_id=issuer_id,
+            issuer_id=found.identifier,
             reasons={name: request["reasons"] for name, request in requests.items()},
         )
         second["changed"] = True

@@ -20,9 +20,10 @@ options:
     description:
       - V(present) brings about; V(read) only reports.
       - V(checked) looks at O(settings) on the control node and touches no machine.
+      - V(authority) makes the site CA if there is none, on the control node, and touches no machine.
       - V(signed) is used by the action part alone.
     type: str
-    choices: [present, read, checked, signed]
+    choices: [present, read, checked, authority, signed]
     default: present
   settings:
     description:
@@ -104,6 +105,10 @@ problems:
   returned: always
   type: list
   elements: dict
+root:
+  description: File on the control node with the site CA's certificate, for clients that should trust the site.
+  returned: when state is authority
+  type: str
 actions:
   description: Services that were reloaded, and why.
   returned: when state is present
@@ -116,7 +121,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import certifica
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.certificates import CertificatesError
 
 ARGUMENTS = {
-    "state": {"type": "str", "choices": ["present", "read", "checked", "signed"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "read", "checked", "authority", "signed"], "default": "present"},
     "settings": {"type": "dict"},
     "authority": {
         "type": "dict",

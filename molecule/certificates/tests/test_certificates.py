@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -586,14 +587,69 @@ def test_terms_are_not_agreed_to_by_default(acme2: Machine) -> None:
     )
 
 
-# --- another issuer ---------------------------------------------------------------------------------------------------
+# --- another issuer, another CA ---------------------------------------------------------------------------------------
 
 
-def test_changing_the_issuer(acme2: Machine) -> None:
-    before = serial(ACME2, "two.certs.example")
-    want = [{"name": "two.certs.example", "names": ["two.molecule.example"], "services": ["nginx"]}]
+def test_changing_the_issuer_and_back(acme2: Machine) -> None:
+    name = "two.certs.example"
+    before = serial(ACME2, name)
+    want = [{"name": name, "names": ["two.molecule.example"], "services": ["nginx"]}]
     done = apply(ACME2, "--diff", certificates_issuer="site_ca", certificates_wanted=want)
     assert "because: issued by acme, wanted site_ca\n" in done.diff
-    eventually(ACME2, "two.certs.example", before)
+    eventually(ACME2, name, before)
     acme2.ok("test ! -e /etc/bouwsteen/acme/dehydrated.conf && test ! -e /etc/bouwsteen/acme/tsig.key")
     assert apply(ACME2, certificates_issuer="site_ca", certificates_wanted=want).changed == 0
+    assert apply(ACME2).changed > 0
+    assert acme2.certificate(name)["issuer"] == "acme"
+
+
+def test_one_ca_takes_over_from_another(certca: Machine) -> None:
+    """The steps of docs/certificates.md, Replacing the site CA; a client is never left without trust."""
+    apply(CERTCA)
+    key = spki(served(CERTCA, CERTCA))
+    folder, following, old = (SCENARIO / name for name in ("ca", "ca-next", "ca-old"))
+    for left in (following, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+    def accepted(by: Path) -> bool:
+        command = [
+            "openssl",
+            "s_client",
+            "-connect",
+            f"{ADDRESS[CERTCA]}:443",
+            "-verify_return_error",
+            "-CAfile",
+            str(by),
+        ]
+        return subprocess.run(command, input="", capture_output=True, text=True, check=False).returncode == 0
+
+    made = ["ansible-playbook", f"--inventory={TOP / 'molecule/inventory'}", f"--limit={CERTCA}"]
+    made += ["-e", f"certificates_ca_dir={following}", str(TOP / "playbooks/site_ca.yml")]
+    said = subprocess.run(made, cwd=TOP, capture_output=True, text=True, timeout=120, check=False).stdout
+    assert f"Clients that should trust this site need {following}/ca.pem" in said
+
+    (folder / "trusted").mkdir(exist_ok=True)
+    shutil.copy(following / "ca.pem", folder / "trusted/next.pem")
+    assert apply(CERTCA).changed > 0
+    assert certca.ok("grep -c BEGIN /etc/ssl/bouwsteen/site-ca.pem").strip() == "2"
+    assert accepted(folder / "ca.pem")
+
+    folder.rename(old)
+    following.rename(folder)
+    (folder / "trusted").mkdir()
+    shutil.copy(old / "ca.pem", folder / "trusted/previous.pem")
+    before = serial(CERTCA, CERTCA)
+    done = apply(CERTCA, "--diff")
+    assert "because: the issuer changed from " in done.diff
+    eventually(CERTCA, CERTCA, before)
+    assert accepted(folder / "ca.pem")
+    assert not accepted(old / "ca.pem")
+    assert spki(served(CERTCA, CERTCA)) == key
+    assert apply(CERTCA).changed == 0
+
+    (folder / "trusted/previous.pem").unlink()
+    assert apply(CERTCA).changed > 0
+    assert certca.ok("cat /etc/ssl/bouwsteen/site-ca.pem") == (folder / "ca.pem").read_text()
+    assert len(certca.ok("ls /usr/local/share/ca-certificates/bouwsteen-molecule-*.crt").split()) == 1
+    # The others of this scenario follow.
+    assert apply(ACMESRV).changed > 0
