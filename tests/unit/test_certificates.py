@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import certificates as cert
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -514,3 +516,18 @@ class TestWhatTheAcmeClientSaid:
     )
     def test_one_line_of_it(self, output: str, message: str) -> None:
         assert cert.acme_failure(DEHYDRATED + output if output else "") == message
+
+
+def test_all_playbooks_want_the_same() -> None:
+    """A playbook that wanted fewer certificates than another would retire the rest."""
+    found = []
+    for path in sorted((Path(__file__).parents[2] / "playbooks").glob("*.yml")):
+        for play in yaml.safe_load(path.read_text()):
+            roles = [role["role"] for role in play.get("roles", [])]
+            if "bouwsteen.hosting.certificates" in roles:
+                values = play["vars"]
+                found.append(
+                    {name: values[name] for name in values if name.startswith(("certificates_", "__machines"))}
+                )
+    assert found
+    assert all(values == found[0] for values in found)
