@@ -156,6 +156,15 @@ class Settings:
 
     def parsed(self) -> list[Wanted]:
         """What is wanted, checked."""
+        for name, low, high in (
+            ("renew_percent", 5, 90),
+            ("warn_days", 1, 365),
+            ("rollover_days", 0, 365),
+            ("retire_days", 0, 365),
+            ("lifetime_days", 2, 3650),
+        ):
+            if not low <= int(getattr(self, name)) <= high:
+                raise CertificatesError(f"certificates_{name}: {getattr(self, name)} is not between {low} and {high}")
         wanted = decide.parse_wanted(self.wanted, self.issuer, self.key_type, self.challenge)
         if any(item.issuer == "acme" for item in wanted):
             dns = self.acme.get("dns") or {}
@@ -711,12 +720,16 @@ def acme_hook(paths: Paths, settings: Settings, arguments: Sequence[str], run: R
 # --- services --------------------------------------------------------------------------------------------------------
 
 
-def show_units(names: Sequence[str], run: Runner) -> list[Unit]:
-    """Units as systemd knows them."""
+def show_units(names: Sequence[str], run: Runner) -> dict[str, Unit]:
+    """Units as systemd knows them, by the name that was asked for, which may be an alias."""
     if not names:
-        return []
+        return {}
     done = run(["systemctl", "show", "--timestamp=unix", f"--property={decide.UNIT_PROPERTIES}", "--", *names])
-    return decide.parse_units(done.stdout)
+    units = decide.parse_units(done.stdout)
+    if len(units) != len(names):
+        raise CertificatesError(f"systemctl show {' '.join(names)} failed: {done.stderr.strip()[-300:]}")
+    # It answers in the order of the question.
+    return dict(zip(names, units, strict=True))
 
 
 def serve(
@@ -726,8 +739,8 @@ def serve(
     done: list[dict[str, str]] = []
     failed: list[str] = []
     users = decide.services_of(wanted)
-    for unit in show_units(sorted(users), run):
-        certificates = {name: one for name in users.get(unit.name, []) if isinstance(one := present.get(name), Present)}
+    for asked, unit in show_units(sorted(users), run).items():
+        certificates = {name: one for name in users[asked] if isinstance(one := present.get(name), Present)}
         runs_with = {name: one.fingerprint for name, one in certificates.items()}
         changed = max((one.installed.timestamp() for one in certificates.values()), default=0.0)
         stamp_file = paths.run / f"{unit.name}.json"
@@ -737,7 +750,7 @@ def serve(
         action = decide.service_action(unit, runs_with, stamp, changed)
         if action and not dry:
             verb, _ = action
-            error = _act(paths, unit, verb, run)
+            error = _act(paths.hooks / asked.removesuffix(".service"), unit, verb, run)
             if error:
                 failed.append(error)
                 continue
@@ -745,15 +758,14 @@ def serve(
             done.append({"service": unit.name.removesuffix(".service"), "action": action[0], "because": action[1]})
         if not dry and unit.active:
             # A restart gives a new invocation; asked for again, because the stamp must name the one that runs.
-            invocation = unit.invocation if not action else next(iter(show_units([unit.name], run)), unit).invocation
+            invocation = show_units([asked], run).get(asked, unit).invocation if action else unit.invocation
             text = json.dumps({"invocation": invocation, "certificates": runs_with}, sort_keys=True)
             if not stamp or json.dumps(stamp, sort_keys=True) != text:
                 write(stamp_file, text, 0o644)
     return done, failed
 
 
-def _act(paths: Paths, unit: Unit, verb: str, run: Runner) -> str | None:
-    hook = paths.hooks / unit.name.removesuffix(".service")
+def _act(hook: Path, unit: Unit, verb: str, run: Runner) -> str | None:
     if hook.exists():
         prepared = run([str(hook)], timeout=120)
         if prepared.returncode != 0:

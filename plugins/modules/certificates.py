@@ -116,6 +116,8 @@ actions:
   elements: dict
 """
 
+import contextlib
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import certificates_machine as machine
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.certificates import CertificatesError
@@ -152,7 +154,7 @@ def work(values: dict[str, object], check: bool) -> dict[str, object]:
     if values["state"] == "read":
         certificates, problems = keeper.report()
         return {"changed": False, "certificates": certificates, "problems": problems}
-    with machine.locked(paths):
+    with contextlib.nullcontext() if check else machine.locked(paths):
         if values["state"] == "signed":
             result = machine.Result(changes=keeper.accept(values["signed"], values["issuer_id"], values["reasons"]))
         else:

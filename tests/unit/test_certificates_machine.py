@@ -35,7 +35,9 @@ class Commands:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.inputs: list[str] = []
-        self.answers: dict[str, Answer | Callable[[Sequence[str]], Answer]] = {}
+        # What systemd shows of units that exist, by the name that is asked for.
+        self.units: dict[str, dict[str, str]] = {}
+        self.answers: dict[str, Answer | Callable[[Sequence[str]], Answer]] = {"systemctl show": self.show}
 
     def __call__(
         self, command: Sequence[str], timeout: float = 60, env: Any = None, stdin: str = ""
@@ -48,6 +50,17 @@ class Commands:
         answer: Any = self.answers[found] if found else (0, "", "")
         code, out, err = answer(command) if callable(answer) else answer
         return subprocess.CompletedProcess(list(command), code, out, err)
+
+    def show(self, command: Sequence[str]) -> Answer:
+        """`systemctl show` for one or several units: a block each, in the order of the question."""
+        blocks = []
+        for name in command[command.index("--") + 1 :]:
+            values = {"Id": name, "LoadState": "not-found", "ActiveState": "inactive"}
+            if name in self.units:
+                values |= {"LoadState": "loaded", "ActiveState": "active", "CanReload": "yes", "InvocationID": "i1"}
+                values |= {"ActiveEnterTimestamp": "@1", **self.units[name]}
+            blocks.append("".join(f"{key}={value}\n" for key, value in values.items()))
+        return 0, "\n".join(blocks), ""
 
     def named(self, start: str) -> list[str]:
         return [line for line in self.seen if line.startswith(start)]
@@ -473,24 +486,9 @@ class TestTrust:
         assert self.trust(paths, run) == []
 
 
-def shown(name: str, **values: str) -> str:
-    base = {
-        "LoadState": "loaded",
-        "ActiveState": "active",
-        "CanReload": "yes",
-        "InvocationID": "i1",
-        "ActiveEnterTimestamp": "@1",
-    }
-    return f"Id={name}\n" + "".join(f"{key}={value}\n" for key, value in {**base, **values}.items())
-
-
 class TestServices:
     def test_reload_once(self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings) -> None:
-        run.answers["systemctl show"] = (
-            0,
-            shown("dovecot.service") + "\n" + shown("postfix.service", LoadState="not-found", ActiveState="inactive"),
-            "",
-        )
+        run.units["dovecot.service"] = {}
         first = bring(paths, run, ca)
         assert first.actions == [
             {"service": "dovecot", "action": "reload", "because": "it started before its certificate was put in place"}
@@ -503,7 +501,7 @@ class TestServices:
     def test_what_is_made_out_of_a_certificate_comes_first(
         self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings
     ) -> None:
-        run.answers["systemctl show"] = (0, shown("postfix.service", CanReload="no"), "")
+        run.units["postfix.service"] = {"CanReload": "no"}
         hook = paths.hooks / "postfix"
         hook.write_text("")
         run.answers[str(hook)] = (1, "", "postmap: fatal\n")
@@ -516,7 +514,7 @@ class TestServices:
         assert bring(paths, run, ca).actions[0]["action"] == "restart"
 
     def test_a_service_that_fails(self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings) -> None:
-        run.answers["systemctl show"] = (0, shown("postfix.service"), "")
+        run.units["postfix.service"] = {}
         run.answers["systemctl reload"] = (1, "", "Job failed\n")
         one = keeper(paths, run)
         result = one.apply({"site_ca": identity(ca)})
@@ -526,9 +524,24 @@ class TestServices:
         ]
         assert result.actions == []
 
+    def test_another_name_of_a_unit(self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings) -> None:
+        run.units["dovecot.service"] = {"Id": "dovecot2.service"}
+        hook = paths.hooks / "dovecot"
+        hook.write_text("")
+        assert bring(paths, run, ca).actions[0]["service"] == "dovecot2"
+        assert run.named("systemctl reload") == ["systemctl reload dovecot2.service"]
+        assert run.named(str(hook)) == [str(hook)]
+        assert not bring(paths, run, ca).changed
+
+    def test_systemd_that_does_not_answer(self, run: Commands) -> None:
+        run.answers["systemctl show"] = (1, "", "no bus\n")
+        with pytest.raises(CertificatesError, match=r"^systemctl show a.service failed: no bus$"):
+            machine.show_units(["a.service"], run)
+        assert machine.show_units([], run) == {}
+
     def test_dry_run_says_it(self, paths: machine.Paths, run: Commands, ca: authority.AuthoritySettings) -> None:
         bring(paths, run, ca)
-        run.answers["systemctl show"] = (0, shown("postfix.service"), "")
+        run.units["postfix.service"] = {}
         one = keeper(paths, run)
         result = machine.Result()
         one.finish(result, dry=True)
@@ -693,6 +706,13 @@ class TestAcme:
     def test_settings_that_cannot_work(self) -> None:
         with pytest.raises(CertificatesError, match=r"^certificates_acme_directory: 'http://x' is not an https URL$"):
             settings(WANT_ACME, acme={"directory": "http://x"}).parsed()
+        for changes, message in (
+            ({"renew_percent": 0}, "certificates_renew_percent: 0 is not between 5 and 90"),
+            ({"lifetime_days": 1}, "certificates_lifetime_days: 1 is not between 2 and 3650"),
+            ({"warn_days": -1}, "certificates_warn_days: -1 is not between 1 and 365"),
+        ):
+            with pytest.raises(CertificatesError, match=rf"^{message}$"):
+                settings(**changes).parsed()
         with pytest.raises(CertificatesError) as caught:
             settings(WANT_ACME, acme={"directory": DIRECTORY, "challenge": "dns-01"}).parsed()
         assert str(caught.value) == (
@@ -819,7 +839,7 @@ class TestCommand:
         names = ["mail.noorderict.example"]
         self.write(paths, {**MAIL, "issuer": "acme"})
         run.answers["/usr/bin/dehydrated"] = Acme(names)
-        run.answers["systemctl show"] = (0, shown("postfix.service"), "")
+        run.units["postfix.service"] = {}
         assert machine.main(["run"], paths, run) == 0
         printed = capsys.readouterr().out
         assert "certificate mail: names: mail.noorderict.example; issuer: acme https://acme.example/dir" in printed
