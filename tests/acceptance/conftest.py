@@ -283,8 +283,10 @@ def quoted(value: str) -> str:
 
 
 @pytest.fixture
-def sending_afresh(machine: Machine) -> None:
-    """Nobody has sent anything this hour yet."""
+def sending_afresh(machine: Machine) -> Iterator[None]:
+    """Nobody has sent anything this hour yet, also for the tests that follow."""
+    machine.sql("DELETE FROM directory.mail_sent")
+    yield
     machine.sql("DELETE FROM directory.mail_sent")
 
 

@@ -87,7 +87,9 @@ def test_a_colleagues_name_from_outside_is_not_believed(mail: Any, outside: Any)
 
 
 def test_an_unknown_recipient_is_refused_at_once(mail: Any, outside: Any) -> None:
-    code, text = refused(mail, outside.message("niemand@degraaf.example"), "dirk@buiten.example", ["niemand@degraaf.example"])
+    code, text = refused(
+        mail, outside.message("niemand@degraaf.example"), "dirk@buiten.example", ["niemand@degraaf.example"]
+    )
     assert (code, text) == (550, "5.1.1 <niemand@degraaf.example>: Recipient address rejected: User unknown")
 
 
@@ -142,7 +144,11 @@ def test_nobody_submits_without_a_login(mail: Any, port: int, context: Any) -> N
     with client:
         client.ehlo("laptop")
         answers = set()
-        for sender, recipient in [(JAN, EVA), (JAN, "niemand@degraaf.example"), ("x@buiten.example", "y@buiten.example")]:
+        for sender, recipient in [
+            (JAN, EVA),
+            (JAN, "niemand@degraaf.example"),
+            ("x@buiten.example", "y@buiten.example"),
+        ]:
             client.mail(sender)
             code, text = client.rcpt(recipient)
             answers.add((code, re.sub(r"<[^>]*>", "<>", text.decode())))
@@ -166,7 +172,11 @@ def test_no_second_mail_rides_along(mail: Any, outside: Any, ending: bytes) -> N
     """An end of data that only some understand must not start another mail with a sender of the attacker's choice."""
     first, second = outside.message(EVA), outside.message(EVA, "Jan <jan@degraaf.example>")
     smuggled = (
-        first.as_bytes() + b"einde" + ending + f"MAIL FROM:<{JAN}>\r\nRCPT TO:<{EVA}>\r\nDATA\r\n".encode() + second.as_bytes()
+        first.as_bytes()
+        + b"einde"
+        + ending
+        + f"MAIL FROM:<{JAN}>\r\nRCPT TO:<{EVA}>\r\nDATA\r\n".encode()
+        + second.as_bytes()
     )
     with mail.smtp() as client:
         client.mail("dirk@buiten.example")
@@ -186,7 +196,9 @@ def test_no_second_mail_rides_along(mail: Any, outside: Any, ending: bytes) -> N
 
 def test_commands_before_the_greeting_and_in_a_heap_are_refused(mail: Any) -> None:
     with mail.smtp() as client:
-        client.sock.sendall(b"MAIL FROM:<dirk@buiten.example>\r\nRCPT TO:<eva@degraaf.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n")
+        client.sock.sendall(
+            b"MAIL FROM:<dirk@buiten.example>\r\nRCPT TO:<eva@degraaf.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n"
+        )
         answers = []
         while True:
             try:
@@ -231,10 +243,14 @@ def test_a_receiver_whose_certificate_is_not_the_announced_one_gets_nothing(mail
     """DANE (RFC 7672): the mail waits rather than going to somebody in between."""
     message = mail.message(EVA, "dirk@dane-fout.example")
     mail.send(EVA, message)
-    reason = wait(lambda: [
-        r["delay_reason"] for item in mail.machine.queue() for r in item["recipients"]
-        if r["address"] == "dirk@dane-fout.example" and "delay_reason" in r
-    ])[0]
+    reason = wait(
+        lambda: [
+            r["delay_reason"]
+            for item in mail.machine.queue()
+            for r in item["recipients"]
+            if r["address"] == "dirk@dane-fout.example" and "delay_reason" in r
+        ]
+    )[0]
     try:
         assert "Server certificate not verified" in reason or "TLSA" in reason or "not trusted" in reason, reason
         assert not outside.got(message["Message-ID"])
@@ -258,7 +274,9 @@ def test_a_forward_to_elsewhere_leaves_and_keeps_its_seal(mail: Any, outside: An
         message = outside.message(KOWALCZYK)
         mail.deliver(outside.signed(message), "dirk@buiten.example", [KOWALCZYK])
         [(_, recipients, data, _)] = wait(lambda: outside.got(message["Message-ID"]))
-        assert recipients == ["RCPT TO:<stan@buiten.example>"] or recipients[0].startswith("RCPT TO:<stan@buiten.example>")
+        assert recipients == ["RCPT TO:<stan@buiten.example>"] or recipients[0].startswith(
+            "RCPT TO:<stan@buiten.example>"
+        )
         found = email.message_from_bytes(data)
         assert "d=delinde.example" in found["ARC-Seal"]
         assert "dmarc=pass" in found["ARC-Authentication-Results"]

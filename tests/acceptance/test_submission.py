@@ -122,7 +122,10 @@ def test_what_is_larger_than_agreed_is_refused_at_once(mail: Any) -> None:
         client.ehlo()
         limit = int(client.esmtp_features["size"])
         assert limit == 75 * 1024 * 1024
-        assert client.docmd("MAIL", f"FROM:<{KEES}> SIZE={limit + 1}") == (552, b"5.3.4 Message size exceeds fixed limit")
+        assert client.docmd("MAIL", f"FROM:<{KEES}> SIZE={limit + 1}") == (
+            552,
+            b"5.3.4 Message size exceeds fixed limit",
+        )
 
 
 INVITATION = """BEGIN:VCALENDAR\r
