@@ -38,13 +38,11 @@ def quota(mail: Any, login: str, size: str) -> Iterator[None]:
 @contextlib.contextmanager
 def pool(mail: Any, level: str, name: str, size: str) -> Iterator[None]:
     """A customer's or reseller's pool of mail storage for a moment."""
-    owner = (
-        f"SELECT reseller_id, customer_id AS owner_id, customer_id FROM directory.customers WHERE name = '{name}'"
-        if level == "customer"
-        else f"SELECT reseller_id, reseller_id AS owner_id, NULL::uuid AS customer_id FROM directory.resellers WHERE name = '{name}'"
-    )
+    customer = "customer_id" if level == "customer" else "NULL::uuid AS customer_id"
+    owner = f"SELECT reseller_id, {level}_id AS owner_id, {customer} FROM directory.{level}s WHERE name = '{name}'"
     mail.machine.sql(
-        f"""CREATE TABLE public.limits_before AS SELECT l.* FROM directory.limits l JOIN ({owner}) o USING (reseller_id, owner_id)
+        f"""CREATE TABLE public.limits_before AS
+              SELECT l.* FROM directory.limits l JOIN ({owner}) o USING (reseller_id, owner_id)
               WHERE l.name = 'mail_storage';
             DELETE FROM directory.limits l USING public.limits_before b
               WHERE (l.reseller_id, l.owner_id, l.name) = (b.reseller_id, b.owner_id, b.name);
@@ -69,7 +67,8 @@ def used(mail: Any, login: str) -> int:
     mail.send(KEES, message)
     mail.arrived(login, message)
     [[size]] = mail.machine.sql(
-        f"SELECT m.bytes FROM directory.mail_usage m JOIN directory.users u USING (reseller_id, user_id) WHERE u.login = '{login}'"
+        f"""SELECT m.bytes FROM directory.mail_usage m JOIN directory.users u USING (reseller_id, user_id)
+            WHERE u.login = '{login}'"""
     )
     assert int(size) > 0
     return int(size)
@@ -216,9 +215,8 @@ def test_who_sends_too_much_waits_and_others_do_not(mail: Any, sending_afresh: N
     assert taken == 50
     assert last == (
         450,
-        f"4.7.1 <{WORKSHOP}>: Recipient address rejected: Sending limit of this account reached: 50 per hour".encode(),
-    ) or last[1].decode().endswith("Sending limit of this account reached: 50 per hour")
-    assert last[0] == 450
+        f"4.7.1 <{WORKSHOP}>: SASL login name rejected: Sending limit of this account reached: 50 per hour".encode(),
+    )
     assert answer(mail, "a person", EVA)[0] == 250, "a colleague is not stopped"
 
 
@@ -231,9 +229,10 @@ def test_a_customers_and_a_resellers_rate_hold_for_all_his_people(mail: Any, sen
                 SELECT o.*, (extract(epoch FROM clock_timestamp())::bigint) / 3600, {limit - 1}, 0 FROM ({owner}) o"""
         )
         assert answer(mail, "a person", EVA)[0] == 250
-        code, text = answer(mail, "a person", EVA)
-        assert code == 450
-        assert text.endswith(f"Sending limit of this organisation reached: {limit} per hour")
+        assert answer(mail, "a person", EVA) == (
+            450,
+            f"4.7.1 <{KEES}>: SASL login name rejected: Sending limit of this organisation reached: {limit} per hour",
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- helpers

@@ -6,10 +6,12 @@ from __future__ import annotations
 import email.message
 import re
 import smtplib
+import time
 from typing import Any
 
 import dkim
 import pytest
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import dns_client
 
 JAN, EVA, KEES = "jan@degraaf.example", "eva@degraaf.example", "kees@vandermeer.example"
 KOWALCZYK = "s.kowalczyk@delinde.example"
@@ -196,9 +198,17 @@ def test_no_second_mail_rides_along(mail: Any, outside: Any, ending: bytes) -> N
 
 def test_commands_before_the_greeting_and_in_a_heap_are_refused(mail: Any) -> None:
     with mail.smtp() as client:
-        client.sock.sendall(
-            b"MAIL FROM:<dirk@buiten.example>\r\nRCPT TO:<eva@degraaf.example>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\nQUIT\r\n"
-        )
+        heap = [
+            "MAIL FROM:<dirk@buiten.example>",
+            "RCPT TO:<eva@degraaf.example>",
+            "DATA",
+            "Subject: x",
+            "",
+            "x",
+            ".",
+            "QUIT",
+        ]
+        client.sock.sendall("".join(f"{line}\r\n" for line in heap).encode())
         answers = []
         while True:
             try:
@@ -274,22 +284,19 @@ def test_a_forward_to_elsewhere_leaves_and_keeps_its_seal(mail: Any, outside: An
         message = outside.message(KOWALCZYK)
         mail.deliver(outside.signed(message), "dirk@buiten.example", [KOWALCZYK])
         [(_, recipients, data, _)] = wait(lambda: outside.got(message["Message-ID"]))
-        assert recipients == ["RCPT TO:<stan@buiten.example>"] or recipients[0].startswith(
-            "RCPT TO:<stan@buiten.example>"
-        )
+        assert [recipient.split(" ORCPT")[0] for recipient in recipients] == ["RCPT TO:<stan@buiten.example>"]
         found = email.message_from_bytes(data)
         assert "d=delinde.example" in found["ARC-Seal"]
         assert "dmarc=pass" in found["ARC-Authentication-Results"]
         mail.arrived(KOWALCZYK, message)
     finally:
         mail.machine.sql(
-            "UPDATE directory.forwards SET target = 'stan.kowalczyk@elsewhere.example' WHERE target = 'stan@buiten.example'"
+            """UPDATE directory.forwards SET target = 'stan.kowalczyk@elsewhere.example'
+               WHERE target = 'stan@buiten.example'"""
         )
 
 
 def wait(look: Any) -> Any:
-    import time
-
     deadline = time.monotonic() + 40
     while not (seen := look()):
         assert time.monotonic() < deadline, "nothing came out within 40 s"
@@ -304,8 +311,6 @@ def undotted(data: bytes) -> bytes:
 
 def key_record(mail: Any, name: str) -> bytes:
     """A TXT record as the machine's validating resolver gives it."""
-    from ansible_collections.bouwsteen.hosting.plugins.module_utils import dns_client
-
     values = dns_client.look_up("10.213.0.1", [(name, "TXT")])[name, "TXT"]
     return values[0].replace('" "', "").strip('"').encode() if values else b""
 

@@ -156,7 +156,8 @@ def test_a_suspended_person_cannot_log_in_but_receives(mail: Any, suspended_with
 
 def test_a_suspended_customers_people_cannot_log_in_but_receive(mail: Any) -> None:
     mail.machine.sql(
-        "UPDATE directory.customers SET state = 'suspended', suspended_because = 'file', suspended_at = now() WHERE name = 'hooft-advocaten'"
+        """UPDATE directory.customers SET state = 'suspended', suspended_because = 'file', suspended_at = now()
+           WHERE name = 'hooft-advocaten'"""
     )
     person = "l.nguyen@thooft.example"
     try:
@@ -168,7 +169,8 @@ def test_a_suspended_customers_people_cannot_log_in_but_receive(mail: Any) -> No
         mail.send(EVA, message)
     finally:
         mail.machine.sql(
-            "UPDATE directory.customers SET state = 'active', suspended_because = NULL, suspended_at = NULL WHERE name = 'hooft-advocaten'"
+            """UPDATE directory.customers SET state = 'active', suspended_because = NULL, suspended_at = NULL
+               WHERE name = 'hooft-advocaten'"""
         )
     mail.arrived(person, message)
 
@@ -218,7 +220,8 @@ def test_a_failed_login_takes_as_long_for_a_person_as_for_nobody(mail: Any) -> N
     print(f"median seconds of a failed login: person {person:.3f}, nobody {nobody:.3f}, ratio {person / nobody:.2f}")
     assert 0.75 < person / nobody < 1.33
     rows = mail.machine.sql(
-        f"SELECT (mail.dovecot_password(l, NULL)).password FROM unnest(ARRAY['{EVA}', 'niemand@degraaf.example', '{SUSPENDED}']) AS l"
+        f"""SELECT (mail.dovecot_password(l, NULL)).password
+            FROM unnest(ARRAY['{EVA}', 'niemand@degraaf.example', '{SUSPENDED}']) AS l"""
     )
     costs = {row[0].rsplit("$", 2)[0] for row in rows}
     assert costs == {"{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1"}

@@ -78,7 +78,9 @@ if envelope :detail "to" "facturen" { fileinto :create "Facturen – één"; sto
 
 
 def test_an_absence_message_goes_out_once_in_the_persons_name(mail: Any) -> None:
-    script = f'require ["vacation"]; vacation :days 1 :addresses ["{EVA}"] :subject "Afwezig – tot maandag" "Ik ben er maandag weer.";'
+    script = f"""require ["vacation"];
+vacation :days 1 :addresses ["{EVA}"] :subject "Afwezig – tot maandag" "Ik ben er maandag weer.";
+"""
     with rules(mail, EVA, script):
         for _ in range(2):
             message = mail.message(KEES, EVA)

@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
 
 JAN, EVA, SJAAK, BJORN = (f"{name}@degraaf.example" for name in ("jan", "eva", "sjaak", "bjorn"))
 KEES, MARGOT = "kees@vandermeer.example", "m.thooft@thooft.example"
@@ -45,8 +46,6 @@ def test_port_587_wants_tls_before_anything_else(mail: Any) -> None:
 def test_a_wrong_password_is_refused(mail: Any, port: int) -> None:
     account = mail.account(EVA)
     wrong = type(account)(account.reseller, account.host, account.login, account.password + "x")
-    from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
-
     with pytest.raises(smtplib.SMTPAuthenticationError) as refused, probe.submission(wrong, port, mail.target):
         pass
     assert refused.value.smtp_code == 535

@@ -39,7 +39,8 @@ KEYS = [
 
 def counts(mail: Any) -> list[list[str]]:
     return mail.machine.sql(
-        "SELECT (SELECT count(*) FROM directory.users), (SELECT count(*) FROM directory.addresses), (SELECT count(*) FROM directory.domains)"
+        """SELECT (SELECT count(*) FROM directory.users), (SELECT count(*) FROM directory.addresses),
+                  (SELECT count(*) FROM directory.domains)"""
     )
 
 
@@ -57,10 +58,9 @@ def test_a_login_is_a_name_and_never_a_question(mail: Any, key: str) -> None:
 
 def test_one_who_mistypes_keeps_nobody_in_the_office_waiting(mail: Any) -> None:
     for number in range(6):
-        with pytest.raises(smtplib.SMTPAuthenticationError):
-            wrong = probe.Account("", mail[EVA].host, f"niemand{number}@degraaf.example", "verkeerd")
-            with probe.submission(wrong, 587, mail.target):
-                pass
+        wrong = probe.Account("", mail[EVA].host, f"niemand{number}@degraaf.example", "verkeerd")
+        with pytest.raises(smtplib.SMTPAuthenticationError), probe.submission(wrong, 587, mail.target):
+            pass
     began = time.monotonic()
     with mail.submission(EVA):
         took = time.monotonic() - began
