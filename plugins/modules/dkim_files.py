@@ -29,6 +29,9 @@ options:
     description: The database role to log in as.
     type: str
     default: _rspamd
+  login_address:
+    description: Address of O(login_host), where its name is not to be looked up. Not used when that is a socket.
+    type: str
   certificate:
     description:
       - Directory with C(fullchain.pem) and C(privkey.pem), the client certificate for a directory on another machine.
@@ -95,6 +98,7 @@ def main() -> None:
             "path": {"type": "path", "default": "/var/lib/rspamd/dkim"},
             "machine": {"type": "str"},
             "owner": {"type": "str", "default": "_rspamd"},
+            "login_address": {"type": "str"},
             "certificate": {"type": "path"},
             "ca": {"type": "path", "default": "/etc/ssl/bouwsteen/site-ca.pem"},
             **CONNECTION,
@@ -119,6 +123,8 @@ def main() -> None:
             "sslkey": f"{module.params['certificate']}/privkey.pem",
             "sslrootcert": module.params["ca"],
         }
+        if module.params["login_address"]:
+            tls["hostaddr"] = module.params["login_address"]
     connection = connect(module, "dkim_files", role=None, parameters=tls)
     try:
         found = rows(connection, KEYS, {"machine": module.params["machine"]})
