@@ -70,7 +70,7 @@ def test_one_who_mistypes_keeps_nobody_in_the_office_waiting(mail: Any) -> None:
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: repr(key)[:30])
 def test_an_address_is_a_name_and_never_a_question(mail: Any, key: str) -> None:
     before = counts(mail)
-    local = key.partition("@")[0].replace("\n", "").replace("\x00", "") or "x"
+    local = key.replace("@", "'").replace("\n", "'").replace("\x00", "'")
     for recipient in (f"<{local}@degraaf.example>", f'<"{local}"@degraaf.example>', f"<eva@{local}.example>"):
         client = mail.smtp()
         try:
