@@ -49,6 +49,7 @@ def deliver(recipient: str) -> str:
 
 
 def copies(mail, login: str, token: str) -> int:
+    mail.run("postqueue -f")  # what was put off by an earlier test need not wait for its time
     found = mail.run("doveadm search -u %s mailbox INBOX header Message-ID %s", login, token)
     return len(found.stdout.split("\n")) - 1 if found.rc == 0 else 0
 
@@ -94,7 +95,8 @@ def test_services_log_in_with_a_certificate_and_may_do_nothing_else(mail) -> Non
     ):
         key = mail.file(path)
         assert (key.user, key.group, key.mode) == ("root", user, 0o640)
-    plain = f"host={DIRECTORY} dbname=directory sslmode=verify-full sslrootcert=/etc/ssl/bouwsteen/site-ca.pem"
+    plain = f"host={DIRECTORY} hostaddr=10.213.0.64 dbname=directory sslmode=verify-full"
+    plain += " sslrootcert=/etc/ssl/bouwsteen/site-ca.pem"
     own = f"{plain} sslcert=/etc/postfix/directory-client.pem sslkey=/etc/postfix/directory-client.pem"
     assert mail.run("psql -XAtc 'SELECT 1' %s", f"{own} user=postfix").stdout.strip() == "1"
     assert (
@@ -135,8 +137,9 @@ def test_without_the_directory_mail_waits_and_then_arrives(mail, directory) -> N
     directory.check_output("systemctl stop postgresql@17-main")
     try:
         with smtplib.SMTP(ADDRESS, 25, local_hostname="mx.elders.example", timeout=60) as client:
-            client.mail("")
-            assert 400 <= client.rcpt("fokje@zeilmakerij.example")[0] < 500
+            client.ehlo()
+            codes = [client.mail("")[0], client.rcpt("fokje@zeilmakerij.example")[0]]
+            assert 400 <= next(code for code in codes if code != 250) < 500, codes
     finally:
         directory.check_output("systemctl start postgresql@17-main")
 
@@ -148,3 +151,21 @@ def test_without_the_directory_mail_waits_and_then_arrives(mail, directory) -> N
 
     token = wait_until("mail is taken again", again)
     wait_until("the mail", lambda: copies(mail, "fokje@zeilmakerij.example", token))
+
+
+def test_the_mail_of_who_is_removed_goes_from_the_disk_and_nobody_elses(mail, directory) -> None:
+    """He is removed in the directory; the next run removes his mail, and a new person of that name gets a new home."""
+    inventory = str(MOLECULE / "mail" / "inventory")
+    resellers = ["ansible-playbook", "-i", inventory, str(MOLECULE.parent / "playbooks" / "resellers.yml")]
+    token = deliver("sjoerd@zeilmakerij.example")
+    wait_until("the mail", lambda: copies(mail, "sjoerd@zeilmakerij.example", token))
+    home = mail.check_output("doveadm user -f home sjoerd@zeilmakerij.example")
+    kept = mail.check_output("doveadm user -f home fokje@zeilmakerij.example")
+    query = "DELETE FROM directory.users WHERE login = 'sjoerd@zeilmakerij.example'"
+    directory.check_output("psql -XAtq -U postgres -d directory -c %s", query)
+    done = subprocess.run(resellers, capture_output=True, text=True, cwd=MOLECULE.parent, check=False)
+    assert done.returncode == 0, done.stdout
+    assert not mail.file(home).exists
+    assert mail.file(kept).exists
+    assert mail.check_output("doveadm user -f home sjoerd@zeilmakerij.example") != home
+    assert directory.check_output("psql -XAtq -U postgres -d directory -c 'SELECT count(*) FROM mail.removals'") == "0"
