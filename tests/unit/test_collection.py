@@ -71,10 +71,17 @@ def test_every_module_is_named_by_a_test(module: str) -> None:
     assert any(pattern.search(path.read_text(encoding="utf-8")) for path in where if path != Path(__file__))
 
 
+def with_imports(path: Path) -> str:
+    """The text of a playbook and of all that it imports."""
+    text = path.read_text(encoding="utf-8")
+    imported = re.findall(r"import_playbook: (\S+\.yml)", text)
+    return text + "".join(with_imports((path.parent / name).resolve()) for name in imported)
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_every_role_has_a_scenario(role: Path) -> None:
-    scenarios = [*TOP.glob("molecule/*/*.yml")]
-    assert any(re.search(rf"(hosting\.|playbooks/){role.name}\b", path.read_text(encoding="utf-8")) for path in scenarios)
+    scenarios = TOP.glob("molecule/*/*.yml")
+    assert any(re.search(rf"hosting\.{role.name}\b", with_imports(path)) for path in scenarios)
 
 
 def test_collections_come_at_the_pinned_versions() -> None:
