@@ -208,7 +208,7 @@ class Mail:
                 client.logout()
         self.boxes.clear()
 
-    def arrived(self, login: str, mail: EmailMessage, folder: str = "INBOX", *, seconds: float = 40.0) -> EmailMessage:
+    def arrived(self, login: str, mail: EmailMessage, folder: str = "INBOX", *, seconds: float = 90.0) -> EmailMessage:
         """The one copy of a mail that came, as the person sees it; fails when there is none, or another."""
         wait_for(f"mail in {folder} of {login}", lambda: self.found(login, mail["Message-ID"], folder), seconds=seconds)
         self.machine.settled(seconds=seconds)
