@@ -53,17 +53,23 @@ dns: env ## Print the DNS records that every domain needs (INV=inventories/...)
 test: env ## All tests: static, unit, module and scenario, acceptance, faults
 	@scripts/test
 
-.PHONY: static unit scenario acceptance faults
+.PHONY: static unit lab scenario acceptance faults
 static: env ## Style, specs, schemas, generated documents
 	@scripts/test static
 unit: env ## Decisions, and the directory against a real PostgreSQL
 	@scripts/test unit
+lab: env ## The lab that the other layers stand on
+	@scripts/test lab
 scenario: env ## Building blocks on machines of their own (Molecule)
 	@scripts/test scenario
 acceptance: env ## The demo site from outside, as people use it
 	@scripts/test acceptance
 faults: env ## Playbooks killed half-way, services killed under load
 	@scripts/test faults
+
+.PHONY: soak
+soak: env ## What takes too long for every change: the lab on Debian 12 and 13 hosts with systemd
+	pytest tests/lab/test_lab_host.py
 
 .PHONY: bench
 bench: env ## What things cost, side by side, with a picture (build/bench.svg)
