@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
 
 SENDERS = 6
 
@@ -33,7 +34,7 @@ class Traffic:
         message = mail.message(sender, recipient)
         token = message["Message-ID"]
         try:
-            with mail.submission(sender) as client:
+            with probe.submission(mail.account(sender), probe.SUBMISSIONS, replace(mail.target, timeout=15)) as client:
                 try:
                     client.send_message(message)
                     self.accepted[token] = recipient
@@ -67,7 +68,7 @@ def traffic(mail: Any) -> Iterator[Traffic]:
                 job.result()
 
 
-def wait_until(what: str, look: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(what: str, look: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
@@ -153,5 +154,5 @@ def test_a_machine_that_loses_power_under_load_comes_back_with_all_that_it_accep
         lab("present")
         mail.close()
         sofar = len(result.accepted)
-        wait_until("mail flows again", lambda: len(result.accepted) > sofar + SENDERS, seconds=120)
+        wait_until("mail flows again", lambda: len(result.accepted) > sofar + SENDERS)
     check_all_arrived(mail, machine, result, kills=1)
