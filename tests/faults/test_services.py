@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import imaplib
 import itertools
 import smtplib
 import subprocess
@@ -75,6 +76,21 @@ def wait_until(what: str, look: Callable[[], bool], seconds: float = 120) -> Non
         time.sleep(0.2)
 
 
+def opened(mail: Any, login: str) -> imaplib.IMAP4:
+    """An IMAP session, asked for again while the answer is "temporarily": a worker may still hold a dead connection."""
+    found: list[imaplib.IMAP4] = []
+
+    def look() -> bool:
+        try:
+            found.append(mail.box(login))
+        except (OSError, imaplib.IMAP4.error):
+            return False
+        return True
+
+    wait_until(f"{login} can log in", look)
+    return found[0]
+
+
 def check_all_arrived(mail: Any, machine: Any, result: Traffic, *, kills: int) -> None:
     """Print the counts; nothing accepted is missing.
 
@@ -86,7 +102,7 @@ def check_all_arrived(mail: Any, machine: Any, result: Traffic, *, kills: int) -
     copies: Counter[str] = Counter()
     sent = {**result.accepted, **result.unknown}
     for recipient in sorted(set(sent.values())):
-        box = mail.box(recipient)
+        box = opened(mail, recipient)
         box.select("INBOX", readonly=True)
         _, parts = box.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
         lines = [part[1].decode() for part in parts if isinstance(part, tuple)]
