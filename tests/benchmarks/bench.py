@@ -154,7 +154,7 @@ def picture(figures: list[Figure]) -> str:
 
 
 def main() -> None:
-    out = Path(sys.argv[1])
+    out = Path(sys.argv[1]).resolve()
     out.mkdir(parents=True, exist_ok=True)
     folder = out / "bench-site"
     shutil.rmtree(folder, ignore_errors=True)
