@@ -69,7 +69,7 @@ def traffic(mail: Any) -> Iterator[Traffic]:
                 job.result()
 
 
-def wait_until(what: str, look: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(what: str, look: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
