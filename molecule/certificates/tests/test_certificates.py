@@ -623,7 +623,7 @@ def test_one_ca_takes_over_from_another(certca: Machine) -> None:
         ]
         return subprocess.run(command, input="", capture_output=True, text=True, check=False).returncode == 0
 
-    made = ["ansible-playbook", f"--inventory={TOP / 'molecule/inventory'}"]
+    made = ["ansible-playbook", f"--inventory={TOP / 'molecule/inventory'}", f"--limit={CERTCA}"]
     made += ["-e", f"certificates_ca_dir={following}", str(TOP / "playbooks/site_ca.yml")]
     said = subprocess.run(made, cwd=TOP, capture_output=True, text=True, timeout=120, check=False).stdout
     assert f"Clients that should trust this site need {following}/ca.pem" in said
