@@ -10,7 +10,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import dns_recor
 
 
 def dns_machine(variables: Mapping[str, Any]) -> Any:
-    """What DNS says of a mail machine; see dns_machine.yml."""
+    """What DNS says of a machine; see dns_machine.yml."""
     return dns_records.machine_facts(variables)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asks a resolver for records, over TCP, with the standard library alone (RFC 1035, 7766).
 
-Only what comparing records needs: one question a message, the answer section, seven types, values in zone file form
+Only what comparing records needs: one question a message, the answer section, eight types, values in zone file form
 as `dns_records` writes them.
 """
 
@@ -16,7 +16,7 @@ from typing import cast
 
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.dns_records import text
 
-TYPES = {"A": 1, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "TLSA": 52, "CAA": 257}
+TYPES = {"A": 1, "CNAME": 5, "MX": 15, "TXT": 16, "AAAA": 28, "SRV": 33, "TLSA": 52, "CAA": 257}
 HEADER = struct.Struct("!HHHHHH")
 NO_ERROR, NO_SUCH_NAME = 0, 3
 RCODES = {1: "format error", 2: "server failure", 4: "not implemented", 5: "refused"}
@@ -62,6 +62,8 @@ def value(record_type: str, message: bytes, offset: int, length: int) -> str:
     data = message[offset : offset + length]
     if record_type in {"A", "AAAA"}:
         return str(ipaddress.ip_address(data))
+    if record_type == "CNAME":
+        return read_name(message, offset)[0]
     if record_type == "MX":
         return f"{struct.unpack_from('!H', data)[0]} {read_name(message, offset + 2)[0]}"
     if record_type == "SRV":

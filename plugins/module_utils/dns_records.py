@@ -8,10 +8,14 @@ machine   {"name": "m1.bouwsteen.example", "addresses": ["192.0.2.1", "2001:db8:
 domain    {"name", "kind": "customer" | "probe", "alias_of": str | None, "customer", "reseller", "reseller_domain",
            "engineer", "machine": str | None, "keys": [{"selector", "algorithm", "public_key", "state"}]}
           One of a customer's domains; without a machine, the only mail machine serves it.
-reseller  {"name", "domain", "engineer", "machine"}
+reseller  {"name", "domain", "engineer", "machine", "groupware": str | None}
+          `machine` and `groupware` are his machines for mail and groupware; None where there is one of the kind.
+
+Groupware machines are like mail machines; a site without any has no records for groupware.
 
 Sources: RFC 1035 (zone files), 2782 and 6186 and 8314 (SRV), 5804 (sieve), 6376 (DKIM), 6698 and 7672 (TLSA),
-7208 (SPF), 7489 (DMARC), 8460 (TLS reports), 8461 (MTA-STS), 8659 (CAA).
+6764 (CalDAV and CardDAV), 7208 (SPF), 7489 (DMARC), 8460 (TLS reports), 8461 (MTA-STS), 8659 (CAA); Outlook's own
+`_autodiscover._tcp` is in Microsoft's MS-OXDISCO 3.1.5.
 """
 
 from __future__ import annotations
@@ -33,6 +37,16 @@ SERVICES = (
     ("_submission._tcp", 10, 587),
     ("_sieve._tcp", 0, 4190),
 )
+# The names of a reseller's web sites, and what people's programs look for in the domains of his customers.
+WEB_NAMES = ("account", "autoconfig", "autodiscover", "webmail")
+WEB_SERVICES = (
+    ("_autodiscover._tcp", "autodiscover"),
+    ("_caldavs._tcp", "webmail"),
+    ("_carddavs._tcp", "webmail"),
+)
+# Programs that ask no SRV records guess these names below the domain of an address.
+GUESSED_NAMES = ("autoconfig", "autodiscover")
+DAV_PATH = "/SOGo/dav/"
 # A character-string of a TXT record holds 255 bytes (RFC 1035 3.3.14).
 TXT_PART = 255
 POLICIES = ("none", "quarantine", "reject")
@@ -179,6 +193,37 @@ def domain_records(domain: Mapping[str, Any], machine: Mapping[str, Any], settin
     return records
 
 
+def groupware_machine_records(machine: Mapping[str, Any], settings: Settings) -> list[Record]:
+    """What stands for a groupware machine's own, neutral name."""
+    name = machine["name"]
+    records = [address(name, value, settings.ttl) for value in machine["addresses"]]
+    return records + [Record(dotted(name), "CAA", f'0 issue "{issuer}"', settings.ttl) for issuer in settings.caa]
+
+
+def groupware_reseller_records(
+    reseller: Mapping[str, Any], machine: Mapping[str, Any], settings: Settings
+) -> list[Record]:
+    """The names of a reseller's web sites."""
+    records = []
+    for site in WEB_NAMES:
+        name = f"{site}.{dotted(reseller['domain'])}"
+        records += [address(name, value, settings.ttl) for value in machine["addresses"]]
+        records += [Record(name, "CAA", f'0 issue "{issuer}"', settings.ttl) for issuer in settings.caa]
+    return records
+
+
+def groupware_domain_records(domain: Mapping[str, Any], settings: Settings) -> list[Record]:
+    """With what programs find calendars, contacts and their own settings, in a customer's domain."""
+    own, reseller, ttl = dotted(domain["name"]), dotted(domain["reseller_domain"]), settings.ttl
+    records = [Record(f"{service}.{own}", "SRV", f"0 1 443 {site}.{reseller}", ttl) for service, site in WEB_SERVICES]
+    records += [
+        Record(f"{service}.{own}", "TXT", text(f"path={DAV_PATH}"), ttl)
+        for service, site in WEB_SERVICES
+        if site == "webmail"
+    ]
+    return records + [Record(f"{guess}.{own}", "CNAME", f"{guess}.{reseller}", ttl) for guess in GUESSED_NAMES]
+
+
 def machine_facts(variables: Mapping[str, Any]) -> dict[str, Any]:
     """A machine of a host's variables: gathered facts and what module `certificates` read (`__dns_certificates`).
 
@@ -203,15 +248,19 @@ def _linked(value: str) -> bool:
     return ipaddress.ip_address(value).is_link_local
 
 
-def machine_of(placed: str | None, machines: Mapping[str, Mapping[str, Any]], who: str) -> Mapping[str, Any]:
-    """The mail machine of a reseller: the one of his placement, or the only one."""
+def machine_of(
+    placed: str | None, machines: Mapping[str, Mapping[str, Any]], who: str, function: str = "mail"
+) -> Mapping[str, Any]:
+    """The machine of a reseller for a function: the one of his placement, or the only one."""
     if placed and placed in machines:
         return machines[placed]
     if placed:
-        raise RecordError(f"{who}: mail machine {placed} is not among {', '.join(sorted(machines))}")
+        raise RecordError(f"{who}: {function} machine {placed} is not among {', '.join(sorted(machines))}")
     if len(machines) == 1:
         return next(iter(machines.values()))
-    raise RecordError(f"{who}: no mail machine is named, and there are {len(machines)}; set reseller_machines.mail")
+    raise RecordError(
+        f"{who}: no {function} machine is named, and there are {len(machines)}; set reseller_machines.{function}"
+    )
 
 
 def fragments(
@@ -219,8 +268,12 @@ def fragments(
     resellers: Sequence[Mapping[str, Any]],
     domains: Sequence[Mapping[str, Any]],
     settings: Settings,
+    groupware: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, list[Record]]:
-    """Records by the domain that they belong to: of each machine (by its name), reseller and customer's domain."""
+    """Records by the domain that they belong to: of each machine (by its name), reseller and customer's domain.
+
+    `machines` are those of mail, `groupware` those of groupware; often they are the same.
+    """
     if settings.dmarc not in POLICIES:
         raise RecordError(f"DMARC policy {settings.dmarc}; allowed: {', '.join(POLICIES)}")
     by_name = {machine["name"]: machine for machine in machines}
@@ -234,7 +287,21 @@ def fragments(
     for domain in domains:
         place = machine_of(domain.get("machine"), by_name, domain["name"])
         result.setdefault(domain["name"], []).extend(domain_records(domain, place, settings))
-    return {name: sorted(set(records)) for name, records in sorted(result.items())}
+    if groupware:
+        web = {machine["name"]: machine for machine in groupware}
+        for machine in groupware:
+            result.setdefault(machine["name"], []).extend(groupware_machine_records(machine, settings))
+        for reseller in resellers:
+            place = machine_of(reseller.get("groupware"), web, reseller["name"], "groupware")
+            result[reseller["domain"]].extend(groupware_reseller_records(reseller, place, settings))
+        for domain in domains:
+            result[domain["name"]].extend(groupware_domain_records(domain, settings))
+    # Beside an alias there is nothing else (RFC 1034 3.6.2): a reseller who is his own customer has the name itself.
+    taken = {record.name for records in result.values() for record in records if record.type != "CNAME"}
+    return {
+        name: sorted({record for record in records if record.type != "CNAME" or record.name not in taken})
+        for name, records in sorted(result.items())
+    }
 
 
 def zone_text(records: Iterable[Record]) -> str:
@@ -266,7 +333,7 @@ def _kind(record_type: str, value: str) -> str:
     """Which records at one name replace each other: of TXT, each `v=` tag has one; another one is somebody else's."""
     if record_type != "TXT":
         return ""
-    found = re.match(r'"v=([A-Za-z0-9]+)', value)
+    found = re.match(r'"(path=|v=[A-Za-z0-9]+)', value)
     return found[1].lower() if found else value
 
 

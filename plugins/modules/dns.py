@@ -21,6 +21,15 @@ options:
       name: {description: Name in MX records., type: str, required: true}
       addresses: {description: IP addresses that the outside reaches it at., type: list, elements: str, required: true}
       tlsa: {description: TLSA values of the certificate on port 25., type: list, elements: str, default: []}
+  groupware:
+    description: Groupware machines, in the form of O(machines). None leaves out all that is for groupware.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: The machine's own name., type: str, required: true}
+      addresses: {description: IP addresses that the outside reaches it at., type: list, elements: str, required: true}
+      tlsa: {description: Not used., type: list, elements: str, default: []}
   resellers:
     description: Resellers.
     type: list
@@ -31,6 +40,7 @@ options:
       domain: {description: The reseller's own domain., type: str, required: true}
       engineer: {description: The reseller's engineer., type: str, required: true}
       machine: {description: His mail machine; absent when there is one., type: str}
+      groupware: {description: His groupware machine; absent when there is one., type: str}
   domains:
     description: Customers' domains in the free form that module C(mail_domains) returns.
     type: list
@@ -176,10 +186,12 @@ def main() -> None:
         "domain": {"type": "str", "required": True},
         "engineer": {"type": "str", "required": True},
         "machine": {"type": "str"},
+        "groupware": {"type": "str"},
     }
     module = AnsibleModule(
         argument_spec={
             "machines": {"type": "list", "elements": "dict", "required": True, "options": machine},
+            "groupware": {"type": "list", "elements": "dict", "default": [], "options": machine},
             "resellers": {"type": "list", "elements": "dict", "required": True, "options": reseller},
             "domains": {"type": "list", "elements": "dict", "required": True},
             "ttl": {"type": "int", "default": 3600},
@@ -204,7 +216,9 @@ def main() -> None:
     )
     result: dict[str, Any] = {"changed": False, "files": [], "differences": [], "wrong": 0}
     try:
-        zones = dns_records.fragments(given["machines"], given["resellers"], given["domains"], settings)
+        zones = dns_records.fragments(
+            given["machines"], given["resellers"], given["domains"], settings, given["groupware"]
+        )
         zones = selected(zones, given["only"])
         if given["resolver"]:
             differences = compared(zones, given["resolver"])

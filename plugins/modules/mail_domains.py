@@ -35,7 +35,11 @@ resellers:
   type: list
   elements: dict
   sample:
-    - {"name": "noorderict", "domain": "noorderict.example", "engineer": "beheer@noorderict.example", "machine": null}
+    - name: noorderict
+      domain: noorderict.example
+      engineer: beheer@noorderict.example
+      machine: null
+      groupware: null
 domains:
   description: Customers' domains, as option O(bouwsteen.hosting.dns#module:domains) of module dns wants them.
   returned: success
@@ -59,7 +63,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import directory
 
 RESELLERS = """
-SELECT json_build_object('name', r.name, 'domain', r.domain, 'engineer', r.engineer, 'machine', r.placement ->> 'mail')
+SELECT json_build_object('name', r.name, 'domain', r.domain, 'engineer', r.engineer,
+                         'machine', r.placement ->> 'mail', 'groupware', r.placement ->> 'groupware')
 FROM directory.resellers r WHERE r.state <> 'removed-pending' ORDER BY r.name
 """
 DOMAINS = """

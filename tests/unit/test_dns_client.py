@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 VALUES = [
     ("A", "192.0.2.1", "192.0.2.1"),
     ("AAAA", "2001:DB8:0::1", "2001:db8::1"),
+    ("CNAME", "autodiscover.Noorderict.example.", "autodiscover.noorderict.example."),
     ("MX", "10 M1.bouwsteen.example.", "10 m1.bouwsteen.example."),
     ("SRV", "0 1 993 mail.noorderict.example.", "0 1 993 mail.noorderict.example."),
     ("TLSA", "3 1 1 " + "ab" * 32, "3 1 1 " + "ab" * 32),

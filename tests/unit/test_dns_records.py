@@ -110,6 +110,66 @@ def test_a_reseller_whose_own_domain_is_a_customers_too_gets_one_fragment() -> N
     assert {"mail.noorderict.example.", "noorderict.example.", "_dmarc.noorderict.example."} <= names
 
 
+WEB = {"name": "web1.bouwsteen.example", "addresses": ["192.0.2.20"], "tlsa": []}
+
+
+def test_without_groupware_nobody_is_sent_to_it() -> None:
+    found = dns.fragments([MACHINE], [RESELLER], [domain()], dns.Settings())
+    every = " ".join(line for records in found.values() for line in lines(records))
+    assert not [word for word in ("webmail", "autodiscover", "autoconfig", "_caldavs", "CNAME") if word in every]
+
+
+def test_programs_find_groupware_from_a_mail_address() -> None:
+    found = dns.fragments([MACHINE], [RESELLER], [domain()], dns.Settings(ttl=60, caa=("ca.example",)), [WEB])
+    assert lines(found["web1.bouwsteen.example"]) == [
+        "web1.bouwsteen.example. 60 IN A 192.0.2.20",
+        'web1.bouwsteen.example. 60 IN CAA 0 issue "ca.example"',
+    ]
+    for site in ("webmail", "account", "autodiscover", "autoconfig"):
+        assert f"{site}.noorderict.example. 60 IN A 192.0.2.20" in lines(found["noorderict.example"])
+        assert f'{site}.noorderict.example. 60 IN CAA 0 issue "ca.example"' in lines(found["noorderict.example"])
+    plain = dns.domain_records(domain(), MACHINE, dns.Settings(ttl=60))
+    assert sorted(set(lines(found["degraaf.example"])) - set(lines(plain))) == [
+        "_autodiscover._tcp.degraaf.example. 60 IN SRV 0 1 443 autodiscover.noorderict.example.",
+        "_caldavs._tcp.degraaf.example. 60 IN SRV 0 1 443 webmail.noorderict.example.",
+        '_caldavs._tcp.degraaf.example. 60 IN TXT "path=/SOGo/dav/"',
+        "_carddavs._tcp.degraaf.example. 60 IN SRV 0 1 443 webmail.noorderict.example.",
+        '_carddavs._tcp.degraaf.example. 60 IN TXT "path=/SOGo/dav/"',
+        "autoconfig.degraaf.example. 60 IN CNAME autoconfig.noorderict.example.",
+        "autodiscover.degraaf.example. 60 IN CNAME autodiscover.noorderict.example.",
+    ]
+
+
+def test_one_machine_for_mail_and_groupware_has_its_records_once() -> None:
+    found = dns.fragments([MACHINE], [RESELLER], [], dns.Settings(), [MACHINE])
+    assert found[MACHINE["name"]] == dns.fragments([MACHINE], [], [], dns.Settings())[MACHINE["name"]]
+    assert "webmail.noorderict.example. 3600 IN AAAA 2001:db8::10" in lines(found["noorderict.example"])
+
+
+def test_beside_an_alias_there_is_nothing_else() -> None:
+    """A reseller who is his own customer, and a customer with a domain that another guesses at."""
+    domains = [domain(name=name) for name in ("noorderict.example", "degraaf.example", "autoconfig.degraaf.example")]
+    found = dns.fragments([MACHINE], [RESELLER], domains, dns.Settings(), [WEB])
+    every = [record for records in found.values() for record in records]
+    aliases = {record.name for record in every if record.type == "CNAME"}
+    assert not aliases & {record.name for record in every if record.type != "CNAME"}
+    assert aliases == {
+        "autoconfig.autoconfig.degraaf.example.",
+        "autodiscover.autoconfig.degraaf.example.",
+        "autodiscover.degraaf.example.",
+    }
+    assert "autodiscover.noorderict.example. 3600 IN A 192.0.2.20" in lines(found["noorderict.example"])
+
+
+def test_placement_decides_between_groupware_machines() -> None:
+    second = WEB | {"name": "web2.bouwsteen.example", "addresses": ["192.0.2.21"]}
+    found = dns.fragments([MACHINE], [RESELLER | {"groupware": second["name"]}], [], dns.Settings(), [WEB, second])
+    assert "webmail.noorderict.example. 3600 IN A 192.0.2.21" in lines(found["noorderict.example"])
+    message = "noorderict: no groupware machine is named, and there are 2; set reseller_machines.groupware"
+    with pytest.raises(dns.RecordError, match=re.escape(message)):
+        dns.fragments([MACHINE], [RESELLER], [], dns.Settings(), [WEB, second])
+
+
 def test_placement_decides_between_machines() -> None:
     second = MACHINE | {"name": "m2.bouwsteen.example"}
     found = dns.fragments(
@@ -207,6 +267,19 @@ def test_what_is_missing_or_wrong_is_said_with_what_was_found() -> None:
     assert bad == [
         "missing _imaps._tcp.degraaf.example. SRV: wanted 0 1 993 mail.noorderict.example.",
         "wrong   degraaf.example. MX: found 10 mx.elders.example.; wanted 10 m1.bouwsteen.example.",
+    ]
+
+
+def test_another_path_to_the_calendars_is_wrong() -> None:
+    records = dns.groupware_domain_records(domain(), dns.Settings())
+    answers = answers_of(records)
+    answers["_caldavs._tcp.degraaf.example.", "TXT"] = ['"path=/dav/"']
+    answers["autodiscover.degraaf.example.", "CNAME"] = ["autodiscover.elders.example."]
+    bad = [str(difference) for difference in dns.compare(records, answers) if difference.state != "ok"]
+    assert bad == [
+        'wrong   _caldavs._tcp.degraaf.example. TXT: found "path=/dav/"; wanted "path=/SOGo/dav/"',
+        "wrong   autodiscover.degraaf.example. CNAME: found autodiscover.elders.example.; "
+        "wanted autodiscover.noorderict.example.",
     ]
 
 
