@@ -278,8 +278,10 @@ def test_another_path_to_the_calendars_is_wrong() -> None:
     bad = [str(difference) for difference in dns.compare(records, answers) if difference.state != "ok"]
     assert bad == [
         'wrong   _caldavs._tcp.degraaf.example. TXT: found "path=/dav/"; wanted "path=/SOGo/dav/"',
-        "wrong   autodiscover.degraaf.example. CNAME: found autodiscover.elders.example.; "
-        "wanted autodiscover.noorderict.example.",
+        (
+            "wrong   autodiscover.degraaf.example. CNAME: found autodiscover.elders.example.; "
+            "wanted autodiscover.noorderict.example."
+        ),
     ]
 
 
