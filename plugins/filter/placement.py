@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import placement
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import Invalid
 
 
 def resellers_placed(
@@ -17,15 +18,30 @@ def resellers_placed(
     return placement.placed({name: hostvars[name] for name in resellers}, function, machine)
 
 
-def machine_certificates(resellers: list[dict[str, str]], machine: str, functions: list[str]) -> Any:
-    """Certificates that this machine needs; see machine_certificates.yml."""
-    return placement.certificates(machine, functions, resellers)
-
-
-def directory_clients(hostvars: Mapping[str, Mapping[str, Any]], mail: list[str], directory: list[str]) -> Any:
-    """Mail machines that log in at a directory elsewhere; see directory_clients.yml."""
+def resellers_branded(
+    hostvars: Mapping[str, Mapping[str, Any]], resellers: list[str], function: str, machine: str
+) -> Any:
+    """The same with their titles and brands; see resellers_branded.yml."""
     try:
-        return placement.directory_clients({name: hostvars[name] for name in mail}, directory)
+        return placement.branded({name: hostvars[name] for name in resellers}, function, machine)
+    except Invalid as invalid:
+        raise AnsibleFilterError(f"reseller_brand: {invalid}") from invalid
+
+
+def machine_certificates(
+    hostvars: Mapping[str, Mapping[str, Any]], resellers: list[str], machine: str, functions: list[str]
+) -> Any:
+    """Certificates that this machine needs; see machine_certificates.yml."""
+    try:
+        return placement.certificates(machine, functions, {name: hostvars[name] for name in resellers})
+    except ValueError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def directory_clients(hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, list[str]]) -> Any:
+    """Machines that log in at a directory elsewhere; see directory_clients.yml."""
+    try:
+        return placement.directory_clients(hostvars, groups)
     except ValueError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -43,5 +59,6 @@ class FilterModule:
             "directory_clients": directory_clients,
             "machine_address": machine_address,
             "machine_certificates": machine_certificates,
+            "resellers_branded": resellers_branded,
             "resellers_placed": resellers_placed,
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ansible_collections.bouwsteen.hosting.plugins.module_utils import limits
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import brand, limits, placement
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.contract import Contract
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.customer import (
     Customer,
@@ -20,7 +20,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.customer import 
     over_allocated,
     over_limit,
 )
-from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import nearby
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import Finding, nearby
 
 MOST_STEPS = 10
 # Every domain takes mail for these: RFC 5321 4.5.1, RFC 2142.
@@ -80,6 +80,7 @@ def between_resellers(site: Mapping[str, tuple[Contract, Sequence[Customer]]]) -
     """Everything across the resellers of a site."""
     _own_domains([contract for contract, _ in site.values()])
     _folders([contract for contract, _ in site.values()])
+    _brands([contract for contract, _ in site.values()])
     for kind in ("domains", "numbers", "devices"):
         _claimed(kind, site)
     for contract, customers in site.values():
@@ -110,6 +111,31 @@ def _folders(contracts: Sequence[Contract]) -> None:
     for contract in contracts:
         if contract.folder and (other := first.setdefault(contract.folder, contract)) is not contract:
             contract.report(("reseller_customers",), f"is the folder of reseller {other.name}", "a folder of his own")
+
+
+def _brands(contracts: Sequence[Contract]) -> None:
+    """Nobody's people can take another reseller's pages for their own: that is how passwords are stolen."""
+    for at, contract in enumerate(contracts):
+        for other in contracts[:at]:
+            same = [
+                brand.look(str(one.data.get("reseller_title", one.name)), one.logo.digest if one.logo else "")
+                for one in (contract, other)
+            ]
+            if same[0] == same[1] and brand.distance(contract.colour, other.colour) < brand.ALIKE:
+                contract.report(
+                    ("reseller_brand",), f"looks like reseller {other.name}: title and logo are the same, and colours "
+                    f"{contract.colour} and {other.colour} are hard to tell apart",
+                    "another title, logo or colour", None,
+                )  # fmt: skip
+
+
+def machines(groups: Mapping[str, Iterable[str]]) -> list[Finding]:
+    """Machines that have a function without what it works through."""
+    return [
+        Finding(f"group {function}", 0, machine, "", f"is not in group {other}, which {function} works through",
+                f"machines that are in {' and '.join(placement.TOGETHER[function])} as well")
+        for machine, function, other in placement.incomplete(groups)
+    ]  # fmt: skip
 
 
 def _claimed(kind: str, site: Mapping[str, tuple[Contract, Sequence[Customer]]]) -> None:

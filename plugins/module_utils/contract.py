@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.bouwsteen.hosting.plugins.module_utils import limits, names, schema, units
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import brand, limits, names, schema, units
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import (
     Document,
     Invalid,
@@ -31,7 +31,7 @@ PREFIX = "reseller_"
 DEFAULT_LANGUAGE = "nl"
 DEFAULT_RETENTION_DAYS = 30
 # Functions that a reseller is placed on a machine for.
-FUNCTIONS = ("mail", "exchange", "files")
+FUNCTIONS = ("mail", "groupware", "exchange", "files")
 
 type Origin_ = tuple[str, int] | None
 
@@ -58,6 +58,7 @@ class Contract(Document):
         self.prices: dict[str, dict[str, Any]] = {}
         self.domain = ""
         self.engineer = ""
+        self.logo: brand.Logo | None = None
         # Whether the products are known, so that a customer's choice can be judged.
         self.products_known = True
 
@@ -138,12 +139,20 @@ class Contract(Document):
         self.engineer = "@".join(self._taken("reseller_engineer", partial(names.address, outside=True)) or ())
         if self.folder is None and "reseller_customers" in self.data:
             self.report(("reseller_customers",), "is no absolute path", names.PATH_ALLOWED)
+        if path := self.data.get("reseller_brand", {}).get("logo"):
+            self.logo = self.take(("reseller_brand", "logo"), brand.logo, path)
         if groups is not None:
             self._machines(groups)
 
     @property
     def language(self) -> str:
         return str(self.data.get("reseller_language", DEFAULT_LANGUAGE))
+
+    @property
+    def colour(self) -> str:
+        """The brand's colour in its normal form, derived where none is written."""
+        written = self.data.get("reseller_brand", {}).get("colour")
+        return brand.colour(written) if written else brand.derived_colour(self.name)
 
     @property
     def folder(self) -> str | None:

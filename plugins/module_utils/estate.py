@@ -128,6 +128,7 @@ def load_site(
     check.between_resellers({name: (reseller.contract, reseller.customers) for name, reseller in read.items()})
     check.circles(reseller.customers for reseller in read.values())
     site = Site()
+    site.errors += check.machines(groups or {})
     for name, reseller in read.items():
         errors, warnings = reseller.results()
         site.errors += errors

@@ -60,8 +60,8 @@ PATH_ALLOWED = 'a folder, such as "{{ inventory_dir }}/../../customers/noorderic
 
 # Labels below a reseller's own domain that the site serves itself.
 SERVICE_LABELS = frozenset((
-    "autoconfig", "autodiscover", "caldav", "carddav", "dav", "files", "imap", "mail", "mta-sts", "mx", "pbx", "pop",
-    "provision", "sieve", "sip", "sips", "smtp", "stun", "submission", "turn", "verify", "webmail",
+    "account", "autoconfig", "autodiscover", "caldav", "carddav", "dav", "files", "imap", "mail", "mta-sts", "mx",
+    "pbx", "pop", "provision", "sieve", "sip", "sips", "smtp", "stun", "submission", "turn", "verify", "webmail",
 ))  # fmt: skip
 # Names of customers that the site uses for its own hidden user.
 RESERVED_CUSTOMERS = frozenset(("probe", "verify"))

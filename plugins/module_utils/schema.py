@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ansible_collections.bouwsteen.hosting.plugins.module_utils import limits, names, units
+from ansible_collections.bouwsteen.hosting.plugins.module_utils import brand, limits, names, units
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.findings import (
     Invalid,
     KeyPath,
@@ -68,6 +68,9 @@ KINDS: Mapping[str, Kind] = {
     "date": Kind(units.DATE_PATTERN, units.DATE_ALLOWED, units.date),
     "extension": Kind(units.EXTENSION_PATTERN, units.EXTENSION_ALLOWED, units.extension),
     "number": Kind(units.NUMBER_PATTERN, units.NUMBER_ALLOWED, units.phone_number),
+    "colour": Kind(brand.COLOUR_PATTERN, brand.COLOUR_ALLOWED, brand.colour),
+    "support": Kind(brand.SUPPORT_PATTERN, brand.SUPPORT_ALLOWED, brand.support),
+    "logo": Kind(names.PATH_PATTERN, brand.LOGO_ALLOWED, str),
     "mac": Kind(units.MAC_PATTERN, units.MAC_ALLOWED, units.mac),
 }
 
@@ -445,7 +448,20 @@ CONTRACT: Schema = (
                 "Which machine does what for this reseller; absent: the only machine with that function.",
                 {
                     function: text("host", f"The machine for {what}.", maxLength=253)
-                    for function, what in (("mail", "mail"), ("exchange", "telephony"), ("files", "files"))
+                    for function, what in (
+                        ("mail", "mail"),
+                        ("groupware", "webmail, calendars and the pages of accounts"),
+                        ("exchange", "telephony"),
+                        ("files", "files"),
+                    )
+                },
+            ),
+            "reseller_brand": mapping(
+                "What his people see; what is absent is derived from his name and title.",
+                {
+                    "logo": text("logo", "File on the control node; absent: a monogram of the title."),
+                    "colour": text("colour", "Colour of bars and buttons, between quotes.", examples=["#0b5394"]),
+                    "support": text("support", "Where his people find help: an address, or a URL.", maxLength=254),
                 },
             ),
             "reseller_telephony_image": text("image", "Version of the telephony image; absent: the site's."),

@@ -410,7 +410,7 @@ RELATIONS = {
         changed("[degraaf.example]", "[degraaf.example, mail.noorderict.example]"),
         [
             ('noorderict/a.yml:3: domains[1]: is a name that the site serves itself (found "mail.noorderict.example"); allowed: '
-            "a domain that is none of these below noorderict.example: autoconfig, autodiscover, caldav, carddav, dav, files, "
+            "a domain that is none of these below noorderict.example: account, autoconfig, autodiscover, caldav, carddav, dav, files, "
             "imap, mail, mta-sts, mx, pbx, pop, provision, sieve, sip, sips, smtp, stun, submission, turn, verify, webmail")
         ],
     ),
@@ -1136,7 +1136,7 @@ def test_reseller_without_a_contract() -> None:
     site = estate.load_site({"noorderict": {"ansible_host": "x", "site_domain": "bouwsteen.example"}})
     assert lines(site) == [
         (
-            "host_vars of noorderict: has no contract: no variable reseller_* is set for it; allowed: reseller_customers, "
+            "host_vars of noorderict: has no contract: no variable reseller_* is set for it; allowed: reseller_brand, reseller_customers, "
             "reseller_domain, reseller_engineer, reseller_title"
         )
     ]
@@ -1227,3 +1227,56 @@ def test_names_of_files_and_keys_do_not_reach_the_terminal_as_they_are(load: Loa
     assert all(line.isprintable() for line in lines(site))
     assert "noorderict/a\\x1b[2J\\u202e.yml" in lines(site)[0]
     assert f"noorderict/b.yml:13: {'k' * 100}...: unknown key" in lines(site)[1]
+
+
+# --- brands and machines ---------------------------------------------------------------------------------------------
+
+
+def test_two_resellers_who_look_alike_are_refused(load: Load) -> None:
+    files: dict[str, dict[str, str | bytes]] = {"noorderict": {}, "zuidwest": {}}
+    brand = {"reseller_brand": {"colour": "#0b5394"}}
+    near = SECOND | {"reseller_title": "noorder  ICT", "reseller_brand": {"colour": "#0b5396"}}
+    assert lines(load(files, {"noorderict": brand, "zuidwest": near})) == [
+        (
+            "host_vars of zuidwest: reseller_brand: looks like reseller noorderict: title and logo are the same, and colours "
+            "#0b5396 and #0b5394 are hard to tell apart; allowed: another title, logo or colour"
+        )
+    ]
+    far = near | {"reseller_brand": {"colour": "#9a3b00"}}
+    assert lines(load(files, {"noorderict": brand, "zuidwest": far})) == []
+    other = near | {"reseller_title": "Zuidwest"}
+    assert lines(load(files, {"noorderict": brand, "zuidwest": other})) == []
+
+
+def test_a_brand_that_cannot_be_shown(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "logo.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>")
+    brand = {"logo": str(tmp_path / "logo.svg"), "colour": "blauw", "support": "hulp", "color": "#0b5394"}
+    found = lines(load({"noorderict": {}}, {"noorderict": {"reseller_brand": brand}}))
+    assert found == [
+        (
+            'host_vars of noorderict: reseller_brand.color: unknown key; did you mean "colour"? (found "#0b5394"); '
+            "allowed: colour, logo, support"
+        ),
+        (
+            'host_vars of noorderict: reseller_brand.colour: is no colour (found "blauw"); '
+            'allowed: six hexadecimal digits after a # and between quotes, such as "#0b5394"'
+        ),
+        (
+            f'host_vars of noorderict: reseller_brand.logo: is an SVG with an element script (found "{tmp_path}/logo.svg"); '
+            "allowed: an SVG drawing without scripts, foreign objects, animations, document types and anything from elsewhere"
+        ),
+        (
+            'host_vars of noorderict: reseller_brand.support: is neither an address nor a URL (found "hulp"); '
+            "allowed: an address such as help@noorderict.example, or a URL that starts with https://"
+        ),
+    ]
+
+
+def test_groupware_without_what_it_works_through(load: Load) -> None:
+    groups = {"groupware": ["m1.example"], "web_gateway": ["m1.example"]}
+    assert lines(load({"noorderict": {}}, groups=groups)) == [
+        (
+            "group groupware: m1.example: is not in group portal, which groupware works through; "
+            "allowed: machines that are in web_gateway and portal as well"
+        )
+    ]
