@@ -26,7 +26,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -39,12 +39,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from groupware_clients import Groupware, names_lead_to
 
 TOP = Path(__file__).resolve().parents[2]
 INVENTORY = os.environ.get("BOUWSTEEN_INVENTORY", str(TOP / "inventories/demo"))
 SSH = ["ssh", "-F", "/var/lib/bouwsteen-lab/ssh/config", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
 SSH += ["-o", "ControlPath=/run/bouwsteen-acceptance-%C"]
 UNITS = ("postfix", "dovecot", "rspamd", "redis-server@rspamd", "unbound", "postgresql@17-main")
+UNITS += ("nginx", "portal", "sogo", "memcached")
 TOKEN = "X-Bouwsteen-Test"
 
 
@@ -280,6 +282,18 @@ def mail(inventory: dict[str, Any], machine: Machine, target: probe.Target) -> I
 def quoted(value: str) -> str:
     """A string in SQL."""
     return "'" + value.replace("'", "''") + "'"
+
+
+@pytest.fixture(scope="session")
+def groupware(mail: Mail, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groupware]:
+    """Everybody's browsers, calendar programs and phones, at the site's names."""
+    domains = {person.host.removeprefix("mail.") for person in mail.people.values()}
+    web_target = replace(mail.target, timeout=60.0)
+    with (
+        names_lead_to(machine.address, domains),
+        contextlib.closing(Groupware(mail, web_target, tmp_path_factory.mktemp("groupware"))) as programs,
+    ):
+        yield programs
 
 
 @pytest.fixture
