@@ -1030,7 +1030,7 @@ def test_what_looks_like_a_file_but_is_not_read(load: Load, tmp_path: Path) -> N
 # --- contracts ----------------------------------------------------------------------------------------------------------
 
 CONTRACT_KEYS = (
-    "reseller_customers, reseller_domain, reseller_engineer, reseller_language, reseller_limits, reseller_limits_override, "
+    "reseller_brand, reseller_customers, reseller_domain, reseller_engineer, reseller_language, reseller_limits, reseller_limits_override, "
     "reseller_machines, reseller_prices, reseller_products, reseller_retention_days, reseller_telephony_image, reseller_title"
 )
 CONTRACTS = {
@@ -1136,7 +1136,7 @@ def test_reseller_without_a_contract() -> None:
     site = estate.load_site({"noorderict": {"ansible_host": "x", "site_domain": "bouwsteen.example"}})
     assert lines(site) == [
         (
-            "host_vars of noorderict: has no contract: no variable reseller_* is set for it; allowed: reseller_brand, reseller_customers, "
+            "host_vars of noorderict: has no contract: no variable reseller_* is set for it; allowed: reseller_customers, "
             "reseller_domain, reseller_engineer, reseller_title"
         )
     ]
