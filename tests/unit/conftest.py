@@ -303,7 +303,8 @@ def copied(server: Server, template: str) -> Iterator[Database]:
     server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     # Privileges of a database itself are not copied with it.
     server.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    server.execute(f"GRANT CONNECT ON DATABASE {name} TO postfix, dovecot, _rspamd, verify, directory_admin")
+    roles = "postfix, dovecot, _rspamd, sogo, verify, directory_admin"
+    server.execute(f"GRANT CONNECT ON DATABASE {name} TO {roles}")
     server.execute(f"GRANT TEMPORARY ON DATABASE {name} TO directory_admin")
     result = Database(server, name, [])
     try:
@@ -325,7 +326,8 @@ BEGIN
         WHERE datname = current_database() AND pid <> pg_backend_pid();
     SET LOCAL lock_timeout = '10s';
     SET LOCAL session_replication_role = replica;
-    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('directory', 'mail')
+    FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r'
+             AND relnamespace::regnamespace::text IN ('directory', 'mail', 'groupware')
              AND relname NOT IN ('limit_names', 'migrations')
     LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', t) INTO found;
