@@ -28,6 +28,12 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils.lab import LabEr
 
 READY_SECONDS = 90
 STOP_SECONDS = 45
+# What the kernel must allow at least. Each booted systemd holds five to six inotify instances, all of them root's, and
+# the kernel's own limit of 128 ends at some twenty machines: the next one dies with "Too many open files".
+KERNEL = {
+    Path("/proc/sys/net/ipv4/ip_forward"): 1,
+    Path("/proc/sys/fs/inotify/max_user_instances"): 1024,
+}
 
 
 @dataclasses.dataclass
@@ -386,7 +392,7 @@ class Lab:
             if not self.check_mode:
                 run(["ip", "link", "set", settings.bridge, "up"])
         self._nft_up(record)
-        self._forwarding_up()
+        self._kernel_up()
 
     def _nft_up(self, record: dict[str, Any]) -> None:
         text = lab.nft_ruleset(self.settings)
@@ -399,18 +405,19 @@ class Lab:
             self._save({**self.record(), "table": digest})
             run(["nft", "--file", "-"], stdin=text)
 
-    def _forwarding_up(self) -> None:
-        path = Path("/proc/sys/net/ipv4/ip_forward")
-        before = path.read_text().strip()
-        if before == "1":
-            return
-        self.change.add("net.ipv4.ip_forward 1")
-        if not self.check_mode:
-            self._save({**self.record(), "ip_forward_before": before})
-            path.write_text("1")
+    def _kernel_up(self) -> None:
+        for path, least in KERNEL.items():
+            before = path.read_text().strip()
+            if int(before) >= least:
+                continue
+            self.change.add(f"{kernel_name(path)} {least}")
+            if not self.check_mode:
+                kept = self.record().get("kernel_before", {})
+                self._save({**self.record(), "kernel_before": {**kept, str(path): before}})
+                path.write_text(str(least))
 
     def network_down(self) -> None:
-        """Remove the bridge and the nft table that the lab made; forwarding returns to what it was."""
+        """Remove the bridge and the nft table that the lab made; the kernel's settings return to what they were."""
         record = self.record()
         if record.get("bridge") and self._bridge_exists():
             self.change.add(f"bridge {self.settings.bridge} removed")
@@ -422,10 +429,10 @@ class Lab:
                 self.change.add(f"nft table inet {self.settings.table} removed")
                 if not self.check_mode:
                     run(["nft", "delete", "table", "inet", self.settings.table])
-        if "ip_forward_before" in record:
-            self.change.add(f"net.ipv4.ip_forward {record['ip_forward_before']}")
+        for name, before in record.get("kernel_before", {}).items():
+            self.change.add(f"{kernel_name(Path(name))} {before}")
             if not self.check_mode:
-                Path("/proc/sys/net/ipv4/ip_forward").write_text(record["ip_forward_before"])
+                Path(name).write_text(before)
         if not self.check_mode and (self.state / "lab.json").exists():
             self._save({"format": lab.FORMAT})
 
@@ -1014,6 +1021,11 @@ def kernel_offers(filesystem: str) -> bool:
     if f"\t{filesystem}\n" in Path("/proc/filesystems").read_text():
         return True
     return bool(shutil.which("modprobe")) and run(["modprobe", "--dry-run", filesystem], check=False).returncode == 0
+
+
+def kernel_name(path: Path) -> str:
+    """A kernel setting as sysctl(8) writes it, such as `net.ipv4.ip_forward`."""
+    return ".".join(path.relative_to("/proc/sys").parts)
 
 
 def interface_exists(name: str) -> bool:

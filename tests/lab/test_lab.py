@@ -29,6 +29,7 @@ MACHINES = [
     {"name": "b.labtest.example", "address": "10.214.0.11", "memory": "1G"},
 ]
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 def command(playbook: str, **variables: Any) -> list[str]:
@@ -81,6 +82,7 @@ def host_looks() -> dict[str, Any]:
         "bridges": sorted(link["ifname"] for link in links if link["ifname"] == LAB["lab_bridge"]),
         "table": LAB["lab_table"] in tables,
         "forwarding": FORWARDING.read_text(),
+        "inotify": INOTIFY.read_text(),
         "mounts": mounts.count(str(STATE)),
         "processes": sorted(words for words in map(_words, Path("/proc").glob("[0-9]*")) if f"{STATE}/" in words),
         "state": STATE.exists(),

@@ -69,6 +69,7 @@ class Host:
             "tables": self.run("nft list tables"),
             "units": self.run("systemctl list-units --all --plain --no-legend 'bouwsteen*'"),
             "forwarding": self.run("cat /proc/sys/net/ipv4/ip_forward"),
+            "inotify": self.run("cat /proc/sys/fs/inotify/max_user_instances"),
             "listening": self.run("ss -Hltun | awk '{print $1, $5}' | grep -v '%' | sort"),
             "files": self.run("ls -A /var/lib/bouwsteen-lab"),
         }

@@ -131,6 +131,13 @@ def network() -> Iterator[None]:
             os.setns(before.fileno(), os.CLONE_NEWNET)
 
 
+@pytest.fixture(autouse=True)
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwarding is this network's own; the other settings are the whole host's, where a lab may be at work."""
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
+    monkeypatch.setattr(lab_host, "KERNEL", {forwarding: lab_host.KERNEL[forwarding]})
+
+
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand-ins, found before the real programs."""
@@ -753,3 +760,22 @@ def test_the_file_system_of_a_path_that_is_not_there_yet_is_found():
 def test_kernel_file_systems():
     assert lab_host.kernel_offers("proc")
     assert not lab_host.kernel_offers("no_such_file_system")
+
+
+@pytest.mark.parametrize(("before", "during"), [("128", "1024"), ("4096", "4096")])
+def test_a_kernel_limit_is_raised_while_there_is_a_lab(make, tmp_path, monkeypatch, before, during):
+    limit = tmp_path / "limit"
+    limit.write_text(f"{before}\n")
+    monkeypatch.setattr(lab_host, "KERNEL", {limit: 1024})
+    monkeypatch.setattr(lab_host, "kernel_name", lambda path: path.name)
+    one = make()
+    one.prepare()
+    one.network_up()
+    assert limit.read_text().strip() == during
+    assert ("limit 1024" in changes(one)) == (before != during)
+    make().network_down()
+    assert limit.read_text().strip() == before
+
+
+def test_a_kernel_setting_has_its_usual_name():
+    assert lab_host.kernel_name(Path("/proc/sys/fs/inotify/max_user_instances")) == "fs.inotify.max_user_instances"
