@@ -579,7 +579,9 @@ def test_after_a_reboot_nothing_has_to_be_done(host: Any, echo: Any) -> None:
     until(back, seconds=60)
     # Waits until the boot is over, whatever came of it.
     state = host.run("systemctl is-system-running --wait").stdout.strip()
-    assert state == "running", host.run("systemctl --failed; systemctl list-jobs; journalctl -b -p warning --no-pager").stdout
+    assert state == "running", host.run(
+        "systemctl --failed; systemctl list-jobs; journalctl -b -p warning --no-pager"
+    ).stdout
     assert changed(play("converge.yml")) == 0
     assert changed(echo()) == 0
     assert not host.run("ls /run/bouwsteen/echo.service.json").stderr
