@@ -303,7 +303,7 @@ def copied(server: Server, template: str) -> Iterator[Database]:
     server.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     # Privileges of a database itself are not copied with it.
     server.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    roles = "postfix, dovecot, _rspamd, sogo, verify, directory_admin"
+    roles = "postfix, dovecot, _rspamd, sogo, portal, verify, directory_admin"
     server.execute(f"GRANT CONNECT ON DATABASE {name} TO {roles}")
     server.execute(f"GRANT TEMPORARY ON DATABASE {name} TO directory_admin")
     result = Database(server, name, [])
@@ -386,3 +386,57 @@ def fresh_accounts(fresh_database: Database) -> Accounts:
 def module_accounts(module_database: Database) -> Accounts:
     """To fill `module_database` with, once."""
     return Accounts(module_database)
+
+
+class PortalSite:
+    """The portal on a real directory: two resellers, a customer and a person each, as the web gateway asks for them."""
+
+    LOGIN, OTHER = "jan@degraaf.example", "kees@smid.example"
+
+    def __init__(self, database: Database, accounts: Accounts, certificates: Path) -> None:
+        from portal.application import create
+        from portal.settings import Settings
+
+        self.accounts, self.certificates = accounts, certificates
+        for reseller, title, customer, domain, login in (
+            ("noorderict", "Noorder <ICT> & Zn", "bakkerij", "degraaf.example", self.LOGIN),
+            ("zuidwest", "Zuidwest", "smederij", "smid.example", self.OTHER),
+        ):
+            owner = accounts.reseller(reseller, title=title)
+            bakery = accounts.customer(owner, customer)
+            accounts.domain(owner, bakery, domain)
+            accounts.user(owner, bakery, login, name="Jan <script>alert(1)</script>", language="nl")
+        self.settings: dict[str, Any] = {
+            "directory": {"host": database.server.host, "dbname": database.name, "user": "portal"},
+            "certificates": str(certificates),
+            "support": {"noorderict": "help@noorderict.example"},
+        }
+        self.database, self._create, self._settings = database, create, Settings
+        self.client = self.make()
+
+    def make(self, **settings: Any) -> Any:
+        """A client of the portal with other settings."""
+        return self._create(self._settings(**{**self.settings, **settings})).test_client()
+
+    def open(self, path: str, reseller: str = "noorderict", method: str = "GET", **more: Any) -> Any:
+        """An answer, as the gateway gets it for a site of a reseller."""
+        headers = {"X-Bouwsteen-Reseller": reseller, **more.pop("headers", {})}
+        client = more.pop("client", self.client)
+        return client.open(path, method=method, headers=headers, **more)
+
+    def link(self, token: str, login: str = LOGIN, lives: str = "1 hour") -> str:
+        """A one-time link; its token."""
+        self.accounts.execute(
+            "INSERT INTO directory.password_links (reseller_id, customer_id, user_id, digest, expires_at)"
+            " SELECT reseller_id, customer_id, user_id, sha256(%s::bytea), now() + %s::interval"
+            " FROM directory.users WHERE login = %s",
+            (token, lives, login),
+        )
+        return token
+
+
+@pytest.fixture
+def portal_site(database: Database, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PortalSite:
+    """The portal of role `portal` as the machines have it."""
+    monkeypatch.syspath_prepend(str(ROOT / "roles/portal/files"))
+    return PortalSite(database, accounts, tmp_path)

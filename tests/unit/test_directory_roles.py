@@ -22,6 +22,16 @@ ALLOWED: dict[str, set[str]] = {
         *(f"{verb} mail.last_login" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")),
     },
     "_rspamd": {"SELECT mail.dkim_keys", "SELECT mail.domain_owners"},
+    "sogo": {
+        "SELECT groupware.people", "UPDATE groupware.people", "sequence groupware.sogo_folder_info_c_folder_id_seq",
+        *(f"{verb} groupware.sogo_{table}" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")
+          for table in ("user_profile", "folder_info", "store", "acl", "quick_appointment", "quick_contact",
+                        "sessions_folder", "alarms_folder", "cache_folder", "admin")),
+    },
+    "portal": {
+        "portal.reseller(text)", "portal.login_reseller(text)", "portal.domain(text)", "portal.link(bytea,text)",
+        "portal.use_link(bytea,text,text)",
+    },
     "verify": {
         "SELECT mail.dkim_public", "SELECT directory.limit_status", "SELECT directory.migrations",
         "directory.in_use(text,text,uuid,uuid,uuid)",
@@ -69,7 +79,7 @@ def test_no_powers(module_database: Any, role: str) -> None:
         " JOIN pg_roles u ON u.oid = m.member WHERE u.rolname = %s", (role,)) == []  # fmt: skip
     for kind in ("CREATE", "TEMPORARY"):
         assert not module_database.value("SELECT has_database_privilege(%s, current_database(), %s)", (role, kind))
-    for schema in ("public", "directory", "mail"):
+    for schema in ("public", "directory", "mail", "groupware", "portal"):
         assert not module_database.value("SELECT has_schema_privilege(%s, %s, 'CREATE')", (role, schema))
 
 
@@ -106,7 +116,8 @@ def test_the_modules_role_cannot_log_in_and_owns_nothing(module_database: Any) -
     assert rows == [("directory_admin", False, False), ("directory_owner", False, False)]
     owners = module_database.rows(
         "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class"
-        " WHERE relnamespace IN ('directory'::regnamespace, 'mail'::regnamespace)"
+        " WHERE relnamespace IN ('directory'::regnamespace, 'mail'::regnamespace, 'groupware'::regnamespace,"
+        " 'portal'::regnamespace)"
     )
     assert owners == [("directory_owner",)]
 
