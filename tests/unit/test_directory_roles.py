@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "_rspamd": {"SELECT mail.dkim_keys", "SELECT mail.domain_owners"},
     "sogo": {
-        "SELECT groupware.people", "UPDATE groupware.people", "sequence groupware.sogo_folder_info_c_folder_id_seq",
+        "SELECT groupware.people", "UPDATE groupware.people", "groupware.same_customer(text[])",
+        "sequence groupware.sogo_folder_info_c_folder_id_seq",
         *(f"{verb} groupware.sogo_{table}" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")
           for table in ("user_profile", "folder_info", "store", "acl", "quick_appointment", "quick_contact",
                         "sessions_folder", "alarms_folder", "cache_folder", "admin")),
