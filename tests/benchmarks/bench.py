@@ -2,7 +2,8 @@
 """What things cost on the demo's machine, side by side in one run: `make bench`.
 
 Times of a shared machine are noisy, so every comparison takes turns and is reported as a ratio of medians. Writes
-bench.json and bench.svg to the folder given as the only argument and prints the table.
+bench.json and bench.svg to the folder given as the only argument and prints the table. What test_waiting.py left
+there as waiting.json goes along.
 """
 
 from __future__ import annotations
@@ -136,16 +137,37 @@ def measure(folder: Path) -> list[Figure]:
     ]
 
 
-def picture(figures: list[Figure]) -> str:
+def waiting(out: Path) -> dict[str, float]:
+    """What idle mail programs and phones cost, as measured before; {} when that was not run."""
+    path = out / "waiting.json"
+    found: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def bars_of(figures: list[Figure], idle: dict[str, float]) -> list[tuple[str, float, float]]:
+    """Label, value and the highest value of its kind: seconds are not drawn beside memory."""
+    longest = max(figure.seconds for figure in figures)
+    bars = [(f"{figure.what}: {figure.seconds:.1f} s", figure.seconds, longest) for figure in figures]
+    if idle:
+        pages = {
+            "webmail's page, nobody waiting": idle["webmail_alone"],
+            "webmail's page beside 200 idle IMAP connections and 50 phones": idle["webmail_busy"],
+        }
+        bars += [(f"{what}: {value:.2f} s", value, max(1.0, *pages.values())) for what, value in pages.items()]
+        sizes = {"idle IMAP connection": idle["imap_kib"] / 1024, "phone that waits": idle["phone_kib"] / 1024}
+        bars += [(f"{what}: {value:.1f} MiB", value, max(sizes.values())) for what, value in sizes.items()]
+    return bars
+
+
+def picture(bars_wanted: list[tuple[str, float, float]]) -> str:
     """A bar for each figure, as SVG."""
-    highest = max(figure.seconds for figure in figures)
     bars = []
-    for number, figure in enumerate(figures):
-        top, width = 20 + 44 * number, max(2, round(640 * figure.seconds / highest))
-        label = html.escape(f"{figure.what}: {figure.seconds:.1f} s")
+    for number, (text, value, highest) in enumerate(bars_wanted):
+        top, width = 20 + 44 * number, max(2, round(640 * value / highest))
+        label = html.escape(text)
         bars.append(f'<text x="10" y="{top + 12}">{label}</text>')
         bars.append(f'<rect x="10" y="{top + 18}" width="{width}" height="14" fill="#2b6cb0"/>')
-    height = 30 + 44 * len(figures)
+    height = 30 + 44 * len(bars_wanted)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{height}" '
         f'font-family="sans-serif" font-size="13">'
@@ -164,11 +186,14 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     ratio = figures[4].seconds / figures[2].seconds
-    result = {"figures": [asdict(figure) for figure in figures], "loop_to_module": round(ratio, 1)}
+    idle = waiting(out)
+    result = {"figures": [asdict(figure) for figure in figures], "loop_to_module": round(ratio, 1), "waiting": idle}
     (out / "bench.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (out / "bench.svg").write_text(picture(figures), encoding="utf-8")
+    (out / "bench.svg").write_text(picture(bars_of(figures, idle)), encoding="utf-8")
     for figure in figures:
         print(f"{figure.seconds:8.1f} s  {figure.what} (median of {figure.runs})")
+    for text, _, _ in bars_of(figures, idle)[len(figures) :]:
+        print(f"            {text}")
     print(f"looped queries take {ratio:.0f} times as long as the module; picture: {out / 'bench.svg'}")
 
 
