@@ -9,6 +9,7 @@ import smtplib
 import subprocess
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,21 @@ from typing import Any
 
 import pytest
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
+from ansible_collections.bouwsteen.hosting.plugins.module_utils.web_client import TRANSPORT
 
 SENDERS = 6
+APPOINTMENT = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//Proef//Proef//NL
+BEGIN:VEVENT
+UID:{uid}
+DTSTAMP:20260101T080000Z
+DTSTART:20260101T090000Z
+DTEND:20260101T100000Z
+SUMMARY:Afspraak één
+END:VEVENT
+END:VCALENDAR
+"""
 
 
 @dataclass
@@ -135,6 +149,54 @@ def test_killed_services_come_back_and_lose_nothing(mail: Any, machine: Any) -> 
             wait_until(f"{unit} is back", lambda u=unit, b=before: main_process(machine, u) not in ("", b))  # type: ignore[misc]
             wait_until(f"mail after {unit} was killed", lambda n=sofar: len(result.accepted) > n + SENDERS)  # type: ignore[misc]
     check_all_arrived(mail, machine, result, kills=2)  # of Dovecot and of Postfix
+
+
+@contextmanager
+def appointments(groupware: Any, login: str) -> Iterator[list[str]]:
+    """A calendar program that stores an appointment every moment; yields the UIDs of those that were taken."""
+    taken: list[str] = []
+    stop = threading.Event()
+    path = groupware.personal(login)
+
+    def write() -> None:
+        while not stop.is_set():
+            uid = uuid.uuid4().hex
+            try:
+                with groupware.new_web(login) as web:
+                    headers = {"Content-Type": "text/calendar; charset=utf-8"}
+                    answer = web.ask("PUT", f"{path}{uid}.ics", APPOINTMENT.format(uid=uid), headers, timeout=15)
+                if answer.status == 201:
+                    taken.append(uid)
+            except TRANSPORT:
+                pass
+            stop.wait(0.1)
+
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(write) for _ in range(2)]
+        try:
+            yield taken
+        finally:
+            stop.set()
+            for job in jobs:
+                job.result()
+
+
+def test_killed_webmail_services_come_back_and_lose_no_appointment(groupware: Any, mail: Any, machine: Any) -> None:
+    login = sorted(mail.people)[0]
+    with appointments(groupware, login) as taken:
+        wait_until("appointments are taken", lambda: len(taken) > 2)
+        for unit in ("sogo", "portal", "nginx", "groupware-cache"):
+            before = main_process(machine, unit)
+            assert before, f"{unit} does not run"
+            sofar = len(taken)
+            machine.run("kill", "-KILL", before)
+            wait_until(f"{unit} is back", lambda u=unit, b=before: main_process(machine, u) not in ("", b))  # type: ignore[misc]
+            wait_until(f"appointments after {unit} was killed", lambda n=sofar: len(taken) > n + 3)  # type: ignore[misc]
+    lost = [uid for uid in taken if uid not in groupware.get(login, f"{uid}.ics").text]
+    print(f"\nappointments taken {len(taken)}, lost {len(lost)}")
+    for uid in taken:
+        groupware.delete(login, f"{uid}.ics")
+    assert lost == []
 
 
 @pytest.mark.usefixtures("sending_afresh")
