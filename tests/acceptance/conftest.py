@@ -285,6 +285,12 @@ def quoted(value: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def waiting() -> Callable[..., Any]:
+    """`wait_for`, for tests beside this file."""
+    return wait_for
+
+
+@pytest.fixture(scope="session")
 def groupware(mail: Mail, machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groupware]:
     """Everybody's browsers, calendar programs and phones, at the site's names."""
     domains = {person.host.removeprefix("mail.") for person in mail.people.values()}

@@ -99,7 +99,7 @@ fileext = "{suffix}"
 
 [storage {kind}_server]
 type = "{kind}"
-url = "https://{host}/"
+url = "https://{host}/SOGo/dav/"
 username = "{person.login}"
 password.fetch = ["command", "cat", "{folder}/password"]
 verify = "{ca_file}"
@@ -192,6 +192,10 @@ class Groupware:
         if (login, kind) not in self._homes:
             self._homes[login, kind] = groupware_probe.dav_home(self.web(login), kind)
         return self._homes[login, kind]
+
+    def uid(self, login: str) -> str:
+        """The name that never changes and that SOGo knows the person by."""
+        return self.home(login).rstrip("/").split("/")[-2]
 
     def personal(self, login: str, kind: str = "caldav") -> str:
         """The path of the person's first calendar or address book."""
