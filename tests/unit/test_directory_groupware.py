@@ -240,6 +240,23 @@ def test_a_password_chosen_in_webmail(sogo: SOGo, accounts: Any, estate: dict[st
     assert CHOSEN not in str(audit)
 
 
+@pytest.mark.parametrize("name", ["jan@degraaf.example", "Jan@DeGraaf.example", "k.o'neill@degraaf.example"])
+def test_a_password_is_changed_of_who_logged_in_by_login(
+    sogo: SOGo, accounts: Any, estate: dict[str, str], name: str
+) -> None:
+    """As SOGo writes it, with the name that somebody typed."""
+    accounts.user(estate["one"], estate["bakkerij"], "k.o'neill@degraaf.example", password_hash=HASH)
+    sogo.rows("UPDATE people SET c_password = %s WHERE c_uid = %s", f"{{argon2id}}{CHOSEN}", name)
+    assert sogo.password(name) == f"{{ARGON2ID}}{CHOSEN}"
+    assert sogo.password("eva@degraaf.example") == HASH
+
+
+@pytest.mark.parametrize("name", ["niemand@degraaf.example", "kamer@degraaf.example"])
+def test_a_password_of_nobody_is_not_changed(sogo: SOGo, estate: dict[str, str], name: str) -> None:
+    with pytest.raises(psycopg2.Error, match="no password to change"):
+        sogo.rows("UPDATE people SET c_password = %s WHERE c_uid = %s", f"{{argon2id}}{CHOSEN}", name)
+
+
 @pytest.mark.parametrize("password", ["geheim", "{plain}geheim", "{md5}5f4dcc3b5aa765d61d8327deb882cf99", "!", ""])
 def test_only_a_slow_hash_is_taken(sogo: SOGo, estate: dict[str, str], password: str) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation, match="password_hash"):
@@ -265,8 +282,9 @@ def test_nothing_else_of_a_person_can_be_changed(sogo: SOGo, estate: dict[str, s
 
 @pytest.mark.parametrize("who", ["eva", "kamer"])
 def test_sharing_within_a_customer(sogo: SOGo, estate: dict[str, str], who: str) -> None:
-    sogo.grant(sogo.folder(estate["jan"]), estate[who])
-    assert sogo.rows("SELECT c_uid FROM sogo_acl") == [(estate[who],)]
+    folder = sogo.folder(estate["jan"])
+    sogo.grant(folder, estate[who])
+    assert sogo.rows("SELECT c_uid FROM sogo_acl WHERE c_folder_id = %s", folder) == [(estate[who],)]
 
 
 @pytest.mark.parametrize(
@@ -289,8 +307,26 @@ def test_sharing_with_anybody_else_is_refused(sogo: SOGo, estate: dict[str, str]
         sogo.grant(folder, estate.get(who, who))
     assert refusal.value.pgcode == "BW006"
     sogo.grant(folder, estate["eva"])
-    with pytest.raises(psycopg2.Error, match="within its own organisation only"):
+    with pytest.raises(psycopg2.errors.ObjectNotInPrerequisiteState):
         sogo.rows("UPDATE sogo_acl SET c_uid = %s", estate.get(who, who))
+
+
+def test_a_grant_is_taken_back(sogo: SOGo, estate: dict[str, str]) -> None:
+    folder = sogo.folder(estate["jan"])
+    sogo.grant(folder, estate["eva"])
+    sogo.rows("DELETE FROM sogo_acl WHERE c_folder_id = %s AND (c_uid = %s)", folder, estate["eva"])
+    assert sogo.rows("SELECT * FROM sogo_acl") == []
+
+
+def test_colleagues_see_when_a_room_is_taken(sogo: SOGo, estate: dict[str, str]) -> None:
+    folder = sogo.folder(estate["kamer"])
+    path = f"/{estate['kamer']}/Calendar/personal"
+    query = "SELECT c_role FROM sogo_acl WHERE c_folder_id = %s AND c_object = %s AND c_uid = %s ORDER BY 1"
+    roles = [("ConfidentialDAndTViewer",), ("PrivateDAndTViewer",), ("PublicDAndTViewer",)]
+    assert sogo.rows(query, folder, path, estate["jan"]) == roles
+    for stranger in (estate["renee"], estate["kees"], "<default>", "anonymous"):
+        assert sogo.rows(query, folder, path, stranger) == []
+    assert sogo.rows("SELECT * FROM sogo_acl WHERE c_folder_id = %s", sogo.folder(estate["jan"])) == []
 
 
 def test_a_folder_that_is_nobodys_is_shared_with_nobody(sogo: SOGo, estate: dict[str, str]) -> None:

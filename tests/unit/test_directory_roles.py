@@ -25,8 +25,9 @@ ALLOWED: dict[str, set[str]] = {
     "sogo": {
         "SELECT groupware.people", "UPDATE groupware.people", "groupware.same_customer(text[])",
         "sequence groupware.sogo_folder_info_c_folder_id_seq",
+        *(f"{verb} groupware.sogo_acl" for verb in ("SELECT", "INSERT", "DELETE")),
         *(f"{verb} groupware.sogo_{table}" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")
-          for table in ("user_profile", "folder_info", "store", "acl", "quick_appointment", "quick_contact",
+          for table in ("user_profile", "folder_info", "store", "quick_appointment", "quick_contact",
                         "sessions_folder", "alarms_folder", "cache_folder", "admin")),
     },
     "portal": {
