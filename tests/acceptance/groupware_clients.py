@@ -8,6 +8,7 @@ word in the computer's own files: in this process by its resolver, for vdirsynce
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 import socket
@@ -25,8 +26,6 @@ import caldav
 import icalendar
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import groupware_probe, probe
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.web_client import Answer, Web
-
-INVERSE = "urn:inverse:params:xml:ns:inverse-dav"
 
 
 @contextlib.contextmanager
@@ -253,14 +252,23 @@ class Groupware:
     def delete(self, login: str, name: str, kind: str = "caldav", home: str = "") -> Answer:
         return self.web(login).ask("DELETE", f"{home or self.personal(login, kind)}{quote(name)}")
 
-    def acl(self, login: str, path: str, user: str, *roles: str) -> Answer:
-        """Give somebody roles in a folder, as programs that speak SOGo's DAV extension do; no roles take them away."""
-        if roles:
-            inner = f'<set-roles user="{user}">{"".join(f"<{role}/>" for role in roles)}</set-roles>'
-        else:
-            inner = f'<remove-user user="{user}"/>'
-        body = f'<?xml version="1.0" encoding="utf-8"?><acl-query xmlns="{INVERSE}">{inner}</acl-query>'
-        return self.web(login).ask("POST", path, body, {"Content-Type": "application/xml; charset=utf-8"})
+    def share(self, login: str, other: str, **rights: Any) -> tuple[Answer, Answer]:
+        """Give a colleague rights in the person's own calendar as webmail does: add him, and say what he may."""
+        webmail, uid = self.webmail(login), self.uid(other)
+        added = webmail.get(f"Calendar/personal/addUserInAcls?uid={uid}")
+        none = {
+            "Public": "None",
+            "Private": "None",
+            "Confidential": "None",
+            "canCreateObjects": 0,
+            "canEraseObjects": 0,
+        }
+        body = json.dumps([{"uid": uid, **none, **rights}])
+        return added, webmail.post("Calendar/personal/saveUserRights", body)
+
+    def unshare(self, login: str, other: str) -> Answer:
+        """Take all rights away again."""
+        return self.webmail(login).get(f"Calendar/personal/removeUserFromAcls?uid={self.uid(other)}")
 
     def entries(self, login: str, path: str) -> dict[str, str]:
         """What a folder holds: each thing's path to its etag."""
