@@ -205,9 +205,9 @@ def autodiscover(account: Account, target: Target) -> None:
 
 
 def account_pages(account: Account, target: Target) -> None:
-    """The page where people set passwords answers; a link that nobody made gives nothing away."""
+    """The pages where people set up their devices and choose passwords."""
     with Web(f"account.{domain_of(account)}", target) as web:
-        wanted(web.ask("GET", "/"), 200, what="account page")
+        wanted(web.ask("GET", "/setup"), 200, what="set-up page")
 
 
 # ------------------------------------------------------------------------------------------------------ together

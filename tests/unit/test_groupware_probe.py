@@ -77,7 +77,7 @@ class Site(BaseHTTPRequestHandler):
             return self.say(200, b"<Server>" + sign + b"</Server>")
         if path == "/mail/config-v1.1.xml":
             return self.say(200, b"<hostname>mail.noorderict.example</hostname>")
-        if path in {"/", "/SOGo/"}:
+        if path in {"/setup", "/SOGo/"}:
             return self.say(200, b"page")
         if self.headers.get("Authorization") != web_client.basic(LOGIN, PASSWORD):
             return self.say(401, WWW_Authenticate='Basic realm="Noorder ICT"')
@@ -203,7 +203,7 @@ def test_a_site_that_works_has_no_problems(site: probe.Target) -> None:
             "settings found from the address",
             "autoconfig: mail.noorderict.example is not in 'mail.noorderict.example'",
         ),
-        ("GET /", (500, b"oops"), "account pages", "account page: 500 'oops'"),
+        ("GET /setup", (500, b"oops"), "account pages", "set-up page: 500 'oops'"),
     ],
 )
 def test_each_thing_that_is_wrong_is_said(
