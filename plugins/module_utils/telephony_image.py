@@ -241,6 +241,8 @@ def finish_script(out: str) -> str:
         "rm -rf etc/asterisk etc/kamailio etc/rtpengine var/log/asterisk var/spool/asterisk var/log/kamailio",
         "mkdir -p etc/asterisk etc/kamailio etc/rtpengine var/log/asterisk var/spool/asterisk var/lib/asterisk",
         "touch etc/hosts etc/machine-id etc/resolv.conf",
+        # They tell of the build, and differ from one to the next.
+        "find var/log var/cache -xdev -type f -delete",
         # Nothing in it changes user.
         "find . -xdev -type f -perm /6000 -exec chmod ug-s {} +",
     ]

@@ -25,7 +25,8 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import telephony
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.telephony_image import ImageError, Recipe
 
 CURRENT = "current"
-PART = 1 << 20
+BUILD_MIB = 2048
+"""What a build needs for a moment: the tree while it is made, as one file, compressed, and unpacked."""
 
 
 def run(command: Sequence[str], **options: Any) -> str:
@@ -184,9 +185,11 @@ class Store:
         address = self.mirror(mirror)
         if self.check_mode:
             return {}
+        self._room(f"building image {name}", BUILD_MIB)
         self.archives.mkdir(mode=0o755, exist_ok=True)
         work = self.directory / f".work-{name}"
-        work.mkdir(mode=0o700)
+        # apt fetches as a user of its own, who has to get in.
+        work.mkdir(mode=0o755)
         try:
             (work / "apt.conf").write_text(pure.apt_configuration(pure.proxies(run(["apt-config", "dump"]))))
             (work / "pin.sh").write_text(pure.pin_script(wanted, str(work)))
@@ -221,8 +224,10 @@ class Store:
         """Run it, and say why the pin refused if that is what ended it."""
         # The day of the pin, so that a second build is the same to the byte where Debian's packages allow it.
         epoch = datetime.datetime.combine(wanted.name.date, datetime.time(), datetime.UTC).timestamp()
+        # Not in /tmp, which is memory on Debian 13, and where nobody would clear up after a build that was killed.
+        environment = {"SOURCE_DATE_EPOCH": f"{epoch:.0f}", "TMPDIR": str(work)}
         try:
-            run(pure.build_command(wanted, mirror, str(work)), env={"SOURCE_DATE_EPOCH": f"{epoch:.0f}"})
+            run(pure.build_command(wanted, mirror, str(work)), env=environment)
         except ImageError as error:
             if (work / "InRelease").is_file() and not (work / "packages").is_file():
                 problem = pure.release_problem(_read(work / "InRelease"), file_sha256(work / "InRelease"), wanted)
@@ -235,12 +240,7 @@ class Store:
         problem = pure.archive_problem(found, file_sha256(archive))
         if problem:
             raise ImageError(problem)
-        room = shutil.disk_usage(self.images).free
-        if room < found["tree"]["bytes"]:
-            raise ImageError(
-                f"image {found['name']} needs {found['tree']['bytes'] >> 20} MiB below {self.images},"
-                f" {room >> 20} MiB are free"
-            )
+        self._room(f"image {found['name']}", found["tree"]["bytes"] >> 20)
         aside = self._unpack(found["name"], archive)
         problem = pure.tree_problem(found, tree_of(aside, contents=True))
         if problem:
@@ -248,6 +248,11 @@ class Store:
             raise ImageError(problem)
         self._put(found, aside)
         self.changes.append(f"image {found['name']} unpacked")
+
+    def _room(self, what: str, mebibytes: int) -> None:
+        free = shutil.disk_usage(self.images).free >> 20
+        if free < mebibytes:
+            raise ImageError(f"{what} needs {mebibytes} MiB below {self.images}, {free} MiB are free")
 
     def _unpack(self, name: str, archive: Path) -> Path:
         aside = self.images / f".unpacking-{name}"

@@ -117,7 +117,10 @@ def test_a_build_leaves_tree_manifest_and_archive(store: Store, commands: Comman
     assert found["release"]["sha256"] == hashlib.sha256(RELEASE.encode()).hexdigest()
     assert found["tree"]["entries"] == 4
     assert found["programs"]["rtpengine"] == "26.0.1.26"
-    assert commands.environment == {"SOURCE_DATE_EPOCH": "1793318400"}
+    assert commands.environment == {
+        "SOURCE_DATE_EPOCH": "1793318400",
+        "TMPDIR": str(store.directory / f".work-{NAME}"),
+    }
     assert sorted(path.name for path in store.directory.iterdir()) == [".lock", "archives", "images", "use"]
     store.verify(found, contents=True)
     assert store.changes == [f"image {NAME} built"]
@@ -207,8 +210,17 @@ def test_a_disk_that_is_too_small_is_named(store: Store, commands: Commands) -> 
     found = build(store)
     found["tree"]["bytes"] = 1 << 60
     other = other_machine(store)
-    with other.locked(), pytest.raises(ImageError, match=f"image {NAME} needs 1099511627776 MiB below "):
+    with other.locked(), pytest.raises(ImageError, match=f"^image {NAME} needs 1099511627776 MiB below "):
         other.install(found, store.archives / f"{NAME}.tar.zst")
+
+
+def test_a_disk_that_is_too_small_for_a_build_is_named(
+    store: Store, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hands, "BUILD_MIB", 1 << 40)
+    with pytest.raises(ImageError, match=f"^building image {NAME} needs {1 << 40} MiB below "):
+        build(store)
+    assert commands.ran == []
 
 
 @pytest.mark.parametrize("deed", ["changed", "added", "removed", "mode", "link"])
