@@ -83,7 +83,7 @@ def known(run: Run, user: str) -> bool:
 
 
 def waiting(run: Run, user: str, since: int | None) -> list[dict[str, Any]]:
-    """What can come back: `{"from", "subject", "message_id", "deleted", "bytes"}` of each mail, oldest deletion first."""
+    """What can come back: `{"from", "subject", "message_id", "deleted", "bytes"}` of each mail, by deletion."""
     done = run([*DOVEADM, "-f", "json", "fetch", "-u", user, FIELDS, *query(since)])
     if done.status == NO_USER or "Mailbox doesn't exist" in done.err:
         return []

@@ -10,8 +10,8 @@ module: mail_restore
 short_description: Give a person deleted mail back
 version_added: "0.1.0"
 description:
-  - What a person deletes for good waits for the period of the contract (C(reseller_expunged_days)) where he does not see
-    it. This moves it into a folder of his. Nobody else's mail is touched.
+  - What a person deletes for good waits for the period of the contract (C(reseller_expunged_days)) where he does not
+    see it. This moves it into a folder of his. Nobody else's mail is touched.
 options:
   user:
     description: Login of the person, for example V(jan@degraaf.example).
@@ -19,7 +19,7 @@ options:
     required: true
   since:
     description: >-
-      Only what was deleted after this moment, such as V(2026-11-20) or V(2026-11-20 14:30) in the time of the machine, or
+      Only what was deleted after this moment, such as V(2026-11-20) or V(2026-11-20 14:30) in the machine's time, or
       within this age, such as V(3 days). Without it, all that is still there.
     type: str
   folder:

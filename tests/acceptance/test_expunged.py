@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from conftest import ansible, quoted
 
 EVA, JAN = "eva@degraaf.example", "jan@degraaf.example"
@@ -150,7 +149,7 @@ def test_the_contract_says_how_long(mail: Any, period: Callable[[int], None]) ->
 
 
 def test_nobody_of_that_name(mail: Any) -> None:
-    with pytest.raises(AssertionError, match="Nobody here has a mailbox niemand@degraaf.example"):
+    with pytest.raises(AssertionError, match=r"Nobody here has a mailbox niemand@degraaf.example"):
         restore(user="niemand@degraaf.example")
-    with pytest.raises(AssertionError, match="is no login; allowed: one address, such as jan@degraaf.example"):
+    with pytest.raises(AssertionError, match=r"is no login; allowed: one address, such as jan@degraaf.example"):
         restore(user="*@degraaf.example")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mail that goes on to elsewhere: the receiver's SPF passes, ARC holds, bounces find the sender, and nobody can relay by it.
+"""Mail that goes on to elsewhere: SPF passes, ARC holds, bounces find the sender, and nobody can relay by it.
 
 The verifiers are libraries that have nothing to do with the programs under test: pyspf and dkimpy.
 """
@@ -21,7 +21,6 @@ from typing import Any
 import dkim
 import dns.resolver
 import pytest
-
 from conftest import BRIDGE, ansible, submit, wait_for
 
 with warnings.catch_warnings():

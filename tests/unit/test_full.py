@@ -10,7 +10,8 @@ import pytest
 from ansible_collections.bouwsteen.hosting.plugins.module_utils import full
 
 ROW: dict[str, Any] = {
-    "reseller": "noorderict", "customer": "bakkerij", "user": None, "level": "customer", "limit": "users", "unit": "count",
+    "reseller": "noorderict", "customer": "bakkerij", "user": None, "level": "customer", "limit": "users",
+    "unit": "count",
     "max": Decimal("12.00"), "in_use": Decimal(10), "percent": Decimal("83.3"), "over": False, "enforce": "hard",
 }  # fmt: skip
 
