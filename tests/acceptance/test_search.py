@@ -147,7 +147,7 @@ def test_attachments_that_were_made_to_do_harm_cost_their_own_words_only(mail: A
     assert search(client, "TEXT", "ontbijtkoeken") == [b"1", b"2", b"3", b"4", b"5"]
     seconds = time.monotonic() - began
     print(f"five hostile attachments indexed and searched in {seconds:.1f} s")
-    assert seconds < 45
+    assert seconds < 120
     assert search(client, "TEXT", "diepzee") == [b"2"]
     assert search(client, "TEXT", "root:x:0:0") == []
     assert mail.machine.run("systemctl", "list-units", "--state=failed", "--no-legend", "attachment-text*") == ""
