@@ -30,6 +30,7 @@ except ImportError:
 PREFIX = "reseller_"
 DEFAULT_LANGUAGE = "nl"
 DEFAULT_RETENTION_DAYS = 30
+DEFAULT_EXPUNGED_DAYS = 14
 # Functions that a reseller is placed on a machine for.
 FUNCTIONS = ("mail", "groupware", "exchange", "files")
 
@@ -252,6 +253,7 @@ class Contract(Document):
             "domain": self.domain,
             "language": self.language,
             "retention_days": int(self.data.get("reseller_retention_days", DEFAULT_RETENTION_DAYS)),
+            "expunged_days": int(self.data.get("reseller_expunged_days", DEFAULT_EXPUNGED_DAYS)),
             "telephony_image": self.data.get("reseller_telephony_image"),
             "limits": self.limits,
             "products": self.products,

@@ -142,6 +142,9 @@ def machine_records(machine: Mapping[str, Any], settings: Settings) -> list[Reco
     records += [Record(f"_25._tcp.{dotted(name)}", "TLSA", tlsa(value), settings.ttl) for value in machine["tlsa"]]
     # The name says HELO and sends bounces; nobody has an address there.
     records.append(Record(dotted(name), "TXT", text("v=spf1 a -all"), settings.ttl))
+    # Envelope senders of what it forwards (SRS): it sends for them, and takes their bounces.
+    records.append(Record(f"srs.{dotted(name)}", "MX", f"10 {dotted(name)}", settings.ttl))
+    records.append(Record(f"srs.{dotted(name)}", "TXT", text(f"v=spf1 a:{name} -all"), settings.ttl))
     records += [Record(dotted(name), "CAA", f'0 issue "{issuer}"', settings.ttl) for issuer in settings.caa]
     return records
 

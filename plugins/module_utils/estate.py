@@ -2,8 +2,9 @@
 """The wanted state of a reseller, or of all of a site: contract and customers' files, checked and in normal form.
 
     {"format": 1,
-     "reseller": {"name", "title", "engineer", "domain", "language", "retention_days", "telephony_image",
-                  "limits": {LIMIT: {"max", "basis", "enforce", "warn_at"}}, "products", "prices", "placement"},
+     "reseller": {"name", "title", "engineer", "domain", "language", "retention_days", "expunged_days",
+                  "telephony_image", "limits": {LIMIT: {"max", "basis", "enforce", "warn_at"}}, "products", "prices",
+                  "placement"},
      "customers": [{"name", "title", "state": active|suspended, "limits", "domains": [{"name", "alias_of"}],
                     "users": [{"login", "name", "state", "product", "language", "password_hash", "limits",
                                "mail": null|{"aliases", "forward", "keep_copy", "quota"},

@@ -444,6 +444,9 @@ CONTRACT: Schema = (
             "reseller_retention_days": whole(
                 "How long to keep, suspended, what disappears from the files.", 0, 3650, default=30
             ),
+            "reseller_expunged_days": whole(
+                "How long deleted mail can be had back (restore_mail.yml); 0: not at all.", 0, 365, default=14
+            ),
             "reseller_machines": mapping(
                 "Which machine does what for this reseller; absent: the only machine with that function.",
                 {

@@ -360,6 +360,8 @@ class Outside:
     dkim_key: str = field(repr=False)
     context: ssl.SSLContext
     received: list[tuple[str, list[str], bytes, bool]] = field(default_factory=list)
+    # An address that it refuses for good.
+    refuse_to: str | None = None
 
     def message(
         self, recipient: str, sender: str = "Dirk Buiten <dirk@buiten.example>", **headers: str
@@ -412,6 +414,8 @@ class Outside:
             elif verb == "MAIL":
                 sender, recipients = line, []
                 await say("250 ok")
+            elif verb == "RCPT" and self.refuse_to and f"<{self.refuse_to}>" in line:
+                await say("550 5.1.1 nobody of that name")
             elif verb == "RCPT":
                 recipients.append(line)
                 await say("250 ok")

@@ -1030,7 +1030,8 @@ def test_what_looks_like_a_file_but_is_not_read(load: Load, tmp_path: Path) -> N
 # --- contracts ----------------------------------------------------------------------------------------------------------
 
 CONTRACT_KEYS = (
-    "reseller_brand, reseller_customers, reseller_domain, reseller_engineer, reseller_language, reseller_limits, reseller_limits_override, "
+    "reseller_brand, reseller_customers, reseller_domain, reseller_engineer, reseller_expunged_days, reseller_language, reseller_limits, "
+    "reseller_limits_override, "
     "reseller_machines, reseller_prices, reseller_products, reseller_retention_days, reseller_telephony_image, reseller_title"
 )
 CONTRACTS = {
@@ -1115,10 +1116,12 @@ CONTRACTS = {
         ["reseller_prices.user.tiers: is empty (found an empty list); allowed: at least 1"],
     ),
     "wrong everything": (
-        {"reseller_domain": "noorderict", "reseller_engineer": "beheer", "reseller_retention_days": -1, "reseller_language": "vls"},
+        {"reseller_domain": "noorderict", "reseller_engineer": "beheer", "reseller_retention_days": -1, "reseller_language": "vls",
+         "reseller_expunged_days": 400},
         [
             'reseller_domain: has no dot (found "noorderict"); allowed: a domain, such as degraaf.example',
             'reseller_engineer: is no address (found "beheer"); allowed: an address, such as jan@degraaf.example',
+            "reseller_expunged_days: is too large (found 400); allowed: a whole number from 0 to 365",
             'reseller_language: unknown value (found "vls"); allowed: de, en, fr, nl',
             "reseller_retention_days: is too small (found -1); allowed: a whole number from 0 to 3650",
         ],

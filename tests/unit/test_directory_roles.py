@@ -13,10 +13,12 @@ ALLOWED: dict[str, set[str]] = {
     "postfix": {
         "mail.domain(text,text)", "mail.mailbox(text,text)", "mail.targets(text,text)",
         "mail.recipient_status(text,text)", "mail.senders(text)", "mail.may_send(text,integer)",
+        "mail.sender_is_foreign(text,text,text[])",
     },
     "dovecot": {
         "mail.dovecot_password(text,text)", "mail.app_password(text,text,text,text)", "mail.dovecot_user(text,text)",
         "mail.dovecot_users(text)", "mail.person(text)", "mail.removal_done(uuid)",
+        "mail.expunged_mailbox(text)", "mail.expunged_periods(text)",
         "SELECT mail.removals",
         *(f"{verb} mail.quota_usage" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")),
         *(f"{verb} mail.last_login" for verb in ("SELECT", "INSERT", "UPDATE", "DELETE")),
@@ -36,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "verify": {
         "SELECT mail.dkim_public", "SELECT directory.limit_status", "SELECT directory.migrations",
-        "directory.in_use(text,text,uuid,uuid,uuid)",
+        "SELECT directory.full_status", "directory.in_use(text,text,uuid,uuid,uuid)", "mail.quota(bigint,numeric)",
     },
 }  # fmt: skip
 

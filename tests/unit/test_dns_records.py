@@ -89,6 +89,8 @@ def test_a_machine_has_its_own_neutral_name_with_tlsa_and_caa() -> None:
     assert f"_25._tcp.m1.bouwsteen.example. 60 IN TLSA 3 1 1 {'ab' * 32}" in found
     assert 'm1.bouwsteen.example. 60 IN CAA 0 issue "ca.example"' in found
     assert 'm1.bouwsteen.example. 60 IN TXT "v=spf1 a -all"' in found
+    assert "srs.m1.bouwsteen.example. 60 IN MX 10 m1.bouwsteen.example." in found
+    assert 'srs.m1.bouwsteen.example. 60 IN TXT "v=spf1 a:m1.bouwsteen.example -all"' in found
     assert "m1.bouwsteen.example. 60 IN AAAA 2001:db8::10" in found
 
 

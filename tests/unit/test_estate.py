@@ -111,6 +111,7 @@ def test_wanted_state(folder: Path) -> None:
             "domain": "noorderict.example",
             "language": "nl",
             "retention_days": 30,
+            "expunged_days": 14,
             "telephony_image": "22.10.1-20261030",
             "limits": {"users": ceiling(60, warn_at=(80,)), "mail_storage": ceiling(2**40, "used")},
             "products": {
