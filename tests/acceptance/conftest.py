@@ -46,7 +46,7 @@ INVENTORY = os.environ.get("BOUWSTEEN_INVENTORY", str(TOP / "inventories/demo"))
 SSH = ["ssh", "-F", "/var/lib/bouwsteen-lab/ssh/config", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
 SSH += ["-o", "ControlPath=/run/bouwsteen-acceptance-%C"]
 UNITS = ("postfix", "dovecot", "rspamd", "redis-server@rspamd", "unbound", "postgresql@17-main")
-UNITS += ("nginx", "portal", "sogo", "memcached")
+UNITS += ("nginx", "portal", "sogo", "groupware-cache", "groupware-wall")
 TOKEN = "X-Bouwsteen-Test"
 
 
