@@ -297,6 +297,7 @@ class Customer:
             "product": user.get("product"),
             "language": user.get("language") or self.source.data.get("language") or self.contract.language,
             "password_hash": None,
+            "invite": None,
             "limits": ceilings,
             "mail": None, "phone": None, "files": None,
         }  # fmt: skip
@@ -304,6 +305,8 @@ class Customer:
             result["password_hash"] = self.source.take(
                 (*path, "password_hash"), names.password_hash, user["password_hash"]
             )
+        if "invite" in user:
+            result["invite"] = self._invite((*path, "invite"), user["invite"])
         for key, name in (("mail", "mail_storage"), ("files", "file_storage")):
             ceiling = ceilings.pop(name, None)
             if user.get(key) is not None:
@@ -314,6 +317,17 @@ class Customer:
         if user.get("phone") is not None:
             result["phone"] = self._phone((*path, "phone"), user["phone"])
         return result
+
+    def _invite(self, path: KeyPath, written: object) -> str | None:
+        parts = self.source.take(path, partial(names.address, outside=True), written)
+        if parts is None:
+            return None
+        if parts[1] in self.domains:
+            self.source.report(
+                path, f"is in {parts[1]}, whose mailboxes nobody can open before there is a password",
+                "an address that the person reads already",
+            )  # fmt: skip
+        return "@".join(parts)
 
     def _product(self, path: KeyPath, user: Mapping[str, Any]) -> Mapping[str, Any]:
         products, name = self.contract.products, user.get("product")

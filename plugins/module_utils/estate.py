@@ -6,7 +6,7 @@
                   "telephony_image", "limits": {LIMIT: {"max", "basis", "enforce", "warn_at"}}, "products", "prices",
                   "placement"},
      "customers": [{"name", "title", "state": active|suspended, "limits", "domains": [{"name", "alias_of"}],
-                    "users": [{"login", "name", "state", "product", "language", "password_hash", "limits",
+                    "users": [{"login", "name", "state", "product", "language", "password_hash", "invite", "limits",
                                "mail": null|{"aliases", "forward", "keep_copy", "quota"},
                                "phone": null|{"extension", "devices", "voicemail"}, "files": null|{"quota"}}],
                     "groups": [{"name", "title", "members", "mail": null|{"address", "kind", "quota"},

@@ -26,7 +26,7 @@ STAGES: Mapping[str, Mapping[str, str]] = {
     "users": {
         "customer": "text", "login": "text", "name": "text", "kind": "text", "product": "text", "language": "text",
         "password": "text", "mail": "boolean", "mail_quota": "bigint", "keep_copy": "boolean", "phone": "jsonb",
-        "files": "boolean", "file_quota": "bigint", "file_settings": "jsonb", "state": "text",
+        "files": "boolean", "file_quota": "bigint", "file_settings": "jsonb", "invite": "text", "state": "text",
     },
     "groups": {
         "customer": "text", "name": "text", "title": "text", "mail_kind": "text", "mail_quota": "bigint",
@@ -153,6 +153,7 @@ def _user(rows: dict[str, list[Row]], customer: str, user: Mapping[str, Any]) ->
             files is not None,
             files.get("quota") if files else None,
             _without(files, "quota"),
+            user.get("invite"),
             user.get("state") or "active",
         )
     )
@@ -202,7 +203,7 @@ def _probe(rows: dict[str, list[Row]], domain: str) -> None:
     rows["users"].append(
         (
             PROBE_CUSTOMER, login, "Probe", "probe", None, "en", None, True, PROBE_QUOTA, True, None, False, None,
-            {}, "active",
+            {}, None, "active",
         )
     )  # fmt: skip
 

@@ -227,7 +227,8 @@ WANTED = (
                      THEN s.password
                      ELSE p.password_hash END,
                 coalesce(s.password, p.password_first),
-                s.mail, s.mail_quota, s.keep_copy, s.phone, s.files, s.file_quota, s.file_settings, {_WANTED_STATE}
+                s.mail, s.mail_quota, s.keep_copy, s.phone, s.files, s.file_quota, s.file_settings, s.invite,
+                {_WANTED_STATE}
             FROM id_users s LEFT JOIN directory.users p ON p.reseller_id = %(reseller)s::uuid AND p.user_id = s.id""",
     ),
     _kept(USERS),

@@ -94,7 +94,7 @@ USERS = Table(
     "users", "users", ("user_id",),
     (
         "customer_id", "login", "name", "kind", "product", "language", "password_hash", "password_first", "mail",
-        "mail_quota", "keep_copy", "phone", "files", "file_quota", "file_settings", *STATE,
+        "mail_quota", "keep_copy", "phone", "files", "file_quota", "file_settings", "invite", *STATE,
     ),
     "login", grows_less=f"({_LEAVES} OR {_smaller('mail_quota', 'file_quota')})",
     written={"password_hash": _HASH, "password_changed_at": _HASH_CHANGED},

@@ -207,6 +207,13 @@ _USER = unless_absent(
                 "one is handed over instead.",
                 maxLength=300,
             ),
+            "invite": text(
+                "forward",
+                "An address elsewhere that a new person's one-time link for the first password is mailed to, once, in "
+                "the reseller's name. Left out, playbook invite.yml makes the link.",
+                maxLength=254,
+                examples=["jan@elders.example"],
+            ),
             "limits": limits_at(
                 limits.USER, "Ceilings for this person, at or under the customer's and the reseller's."
             ),

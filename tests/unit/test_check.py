@@ -52,7 +52,7 @@ ADDRESS_ALLOWED = "an address, such as jan@degraaf.example"
 EXTENSION_ALLOWED = 'two to six digits between quotes, not starting with 0, such as "101"'
 SIZE_ALLOWED = '0, or a number with kB, MB, GB, TB (thousands) or KiB, MiB, GiB, TiB (1024s), such as "10 GiB"'
 CUSTOMER_KEYS = "customer, domains, groups, language, limits, resources, state, telephony, title, users"
-USER_KEYS = "files, language, limits, login, mail, name, password_hash, phone, product, state"
+USER_KEYS = "files, invite, language, limits, login, mail, name, password_hash, phone, product, state"
 
 
 @pytest.fixture
@@ -241,6 +241,17 @@ SHAPE = {
             "value); "
             'allowed: "{ARGON2ID}$argon2id$..." or "{BLF-CRYPT}$2y$..." between quotes, or that value from ansible-vault encrypt_string')
         ],
+    ),
+    "an invitation that nobody could read": (
+        changed("    mail: {}", "    mail: {}\n    invite: iemand@degraaf.example"),
+        [
+            ('noorderict/a.yml:13: users[1].invite: is in degraaf.example, whose mailboxes nobody can open before there is a '
+            'password (found "iemand@degraaf.example"); allowed: an address that the person reads already')
+        ],
+    ),
+    "an invitation to no address": (
+        changed("    mail: {}", "    mail: {}\n    invite: jan"),
+        ['noorderict/a.yml:13: users[1].invite: is no address (found "jan"); allowed: ' + ADDRESS_ALLOWED],
     ),
     "everything at once": (
         changed("mail: {}", "mial: {}", changed("login: jan@degraaf.example", "login: jan", changed("title:", "titel:"))),

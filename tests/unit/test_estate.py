@@ -154,6 +154,7 @@ def test_wanted_state(folder: Path) -> None:
                         "state": "active",
                         "product": "office",
                         "language": "fr",
+                        "invite": None,
                         "password_hash": ARGON2,
                         "limits": {"mail_sent_per_hour": ceiling(50)},
                         "mail": {
@@ -175,6 +176,7 @@ def test_wanted_state(folder: Path) -> None:
                         "state": "suspended",
                         "product": "flex",
                         "language": "de",
+                        "invite": None,
                         "password_hash": None,
                         "limits": {},
                         "mail": None,
