@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: invitations
 short_description: Mail new people their first link
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Hands a mail for each link to the mail service of the machine, in the name of the person's reseller and in the
     person's language.

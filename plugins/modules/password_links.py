@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: password_links
 short_description: Make one-time links with which people set their password
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Makes links for people to the page of their reseller where they choose a password, or notes that links were mailed.
   - A link works once and for a limited time. A new one ends the person's earlier ones.
