@@ -54,6 +54,7 @@ _TAKEN = {
     "extensions_pkey": "extension {} is already in use at this customer",
     "products_pkey": "product {} exists already",
     "app_passwords_reseller_id_user_id_label_key": "app password {} exists already",
+    "password_links_digest_key": "this link exists already",
 }
 
 # Foreign keys: what the row points at.
