@@ -10,6 +10,7 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Web:
         kept = self._connection is not None
         try:
             return self._ask(method, path, data, sent, timeout)
-        except (http.client.RemoteDisconnected, ConnectionError):
+        except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             self.close()
             if not kept:
                 raise

@@ -263,7 +263,7 @@ class Groupware:
             "canCreateObjects": 0,
             "canEraseObjects": 0,
         }
-        body = json.dumps([{"uid": uid, **none, **rights}])
+        body = json.dumps([{"uid": uid, "rights": {**none, **rights}}])
         return added, webmail.post("Calendar/personal/saveUserRights", body)
 
     def unshare(self, login: str, other: str) -> Answer:

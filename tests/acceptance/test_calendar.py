@@ -118,6 +118,9 @@ def found_by(groupware: Any, login: str, uid: str) -> str:
 def test_an_event_is_the_same_in_every_program(groupware: Any) -> None:
     uid, title = new_uid(), "Proeverij: crème brûlée – één, ĳs & <b>taart</b>"
     start = datetime(2027, 1, 14, 9, 30)
+    # vdirsyncer does not believe in a calendar that is suddenly empty.
+    stays = new_uid()
+    assert groupware.put(EVA, f"{stays}.ics", calendar_of(event(stays, datetime(2027, 1, 15, 9)))).status == 201
     made = groupware.calendar(EVA).save_event(calendar_of(event(uid, start, "LOCATION:Zaal ‘De Ĳssel’", summary=title)))
     [seen] = groupware.calendar(EVA).search(
         start=datetime(2027, 1, 14, tzinfo=UTC), end=datetime(2027, 1, 15, tzinfo=UTC), event=True
@@ -374,7 +377,7 @@ def test_a_contact_with_letters_from_everywhere_is_the_same_everywhere(groupware
 
 def test_a_script_in_a_name_stays_a_name(groupware: Any) -> None:
     uid, script = new_uid(), "<script>alert(document.cookie)</script>"
-    image = "<img src=x onerror=alert(1)>"
+    image = "</title><svg/onload><iframe>"
     answer = groupware.put(EVA, f"{uid}.vcf", card(uid, script, image), "carddav")
     assert answer.status == 201, answer
     got = groupware.get(EVA, f"{uid}.vcf", "carddav")
@@ -391,8 +394,11 @@ def test_a_script_in_a_name_stays_a_name(groupware: Any) -> None:
         # No browser makes a page of it: it is neither called one nor guessed to be one.
         assert not answer.header("Content-Type").startswith(("text/html", "application/xhtml", "image/svg")), answer
         assert answer.header("X-Content-Type-Options") == "nosniff"
-    [item] = [item for item in groupware.phone(EVA).sync(activesync.CONTACTS) if script in item["Contacts:FirstName"]]
-    assert item["Contacts:LastName"] == image
+    names = [
+        (item["Contacts:FirstName"], item["Contacts:LastName"])
+        for item in groupware.new_phone(EVA).sync(activesync.CONTACTS)
+    ]
+    assert (script, image) in names
 
 
 # ------------------------------------------------------------------------------------------------ rooms and things

@@ -147,7 +147,7 @@ SEARCH = (
     '<principal-property-search xmlns="DAV:"><property-search><prop><displayname/></prop><match>{who}</match>'
     "</property-search><prop><displayname/><principal-URL/></prop></principal-property-search>"
 )
-RIGHTS = json.dumps([{"uid": "{who}", "Public": "Viewer", "Private": "Viewer", "Confidential": "Viewer"}])
+RIGHTS = json.dumps([{"uid": "{who}", "rights": {"Public": "Viewer", "Private": "Viewer", "Confidential": "Viewer"}}])
 CALENDAR = "/SOGo/dav/{who}/Calendar/personal/"
 CONTACTS = "/SOGo/dav/{who}/Contacts/personal/"
 QUESTIONS: dict[str, Question] = {
@@ -329,6 +329,16 @@ def test_a_mistake_of_spelling_opens_nothing(groupware: Any, others: dict[str, O
                     if any(secret in answer.text for secret in other.secrets):
                         count.leaks.append(f"{path} by {asker}: {answer}")
     assert count.leaks[before:] == []
+
+
+@pytest.mark.parametrize("name", ["<default>", "anonymous", "@directory"])
+def test_nobody_shares_with_all_the_world(groupware: Any, machine: Any, name: str) -> None:
+    """Everybody who can log in is also everybody else's people."""
+    webmail = groupware.webmail(EVA)
+    webmail.get(f"Calendar/personal/addUserInAcls?uid={quote(name)}")
+    answer = webmail.post("Calendar/personal/saveUserRights", RIGHTS.replace("{who}", name))
+    assert answer.status == 403, answer
+    assert machine.sql(f"SELECT * FROM groupware.sogo_acl WHERE c_uid = '{name}'") == []
 
 
 def test_all_that_was_tried_left_nothing_behind(
