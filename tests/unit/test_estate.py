@@ -342,7 +342,7 @@ def test_other_ansible_core_names_the_host(monkeypatch: pytest.MonkeyPatch, fold
 
 
 def variables_of(inventory: str, reseller: str) -> dict[str, Any]:
-    """What Ansible would make of the example inventories' variables: no template in them but two paths."""
+    """What Ansible would make of the example inventories' variables: no template in them but paths."""
     base = ROOT / "inventories" / inventory
     hosts = yaml.safe_load((base / "hosts.yml").read_text())["all"]["children"]
     files = [base / "group_vars/resellers.yml"]
@@ -350,9 +350,9 @@ def variables_of(inventory: str, reseller: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for file in [*files, base / f"host_vars/{reseller}.yml"]:
         if file.exists():
-            result |= yaml.safe_load(file.read_text())
-    path = result["reseller_customers"].replace("{{ inventory_dir }}", str(base))
-    return result | {"reseller_customers": path.replace("{{ inventory_hostname }}", reseller)}
+            text = file.read_text().replace("{{ inventory_dir }}", str(base))
+            result |= yaml.safe_load(text.replace("{{ inventory_hostname }}", reseller))
+    return result
 
 
 def test_the_demo_looks_like_life() -> None:

@@ -39,7 +39,7 @@ type Run = Callable[..., Done]
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """A copy of the demo's estate, to break."""
-    for part in ("inventories/demo", "customers/noorderict", "customers/zuidwest"):
+    for part in ("inventories/demo", "brands", "customers/noorderict", "customers/zuidwest"):
         shutil.copytree(ROOT / part, tmp_path / part)
     (tmp_path / "playbooks").mkdir()
     shutil.copy(ROOT / "playbooks/check.yml", tmp_path / "playbooks")
