@@ -211,18 +211,27 @@ def test_the_files_do_not_take_the_persons_password_back(database: Any) -> None:
         ("' OR true --", None),
     ],
 )
-def test_whose_login_it_is(database: Any, two: dict[str, str], login: str, reseller: str | None) -> None:
+def test_whose_login_it_is(database: Any, accounts: Any, two: dict[str, str], login: str, reseller: str | None) -> None:
+    accounts.execute("UPDATE directory.users SET password_hash = %s", (OWN,))
     assert ask(database, "login_reseller", login) == [(reseller,)]
 
 
 @pytest.mark.parametrize("table", ["users", "customers", "resellers"])
 def test_who_is_suspended_logs_in_nowhere(database: Any, accounts: Any, two: dict[str, str], table: str) -> None:
+    accounts.execute("UPDATE directory.users SET password_hash = %s", (OWN,))
+    assert ask(database, "login_reseller", LOGIN) == [("noorderict",)]
     accounts.execute(f"UPDATE directory.{table} SET state = 'suspended', suspended_because = 'file'")
     assert ask(database, "login_reseller", LOGIN) == [(None,)]
 
 
+def test_who_has_no_password_is_as_nobody(database: Any, accounts: Any, two: dict[str, str]) -> None:
+    """Or the time of a refusal would tell who is there."""
+    accounts.execute("UPDATE directory.users SET password_hash = NULL")
+    assert ask(database, "login_reseller", LOGIN) == [(None,)]
+
+
 def test_without_mail_there_is_no_webmail(database: Any, accounts: Any, two: dict[str, str]) -> None:
-    accounts.execute("UPDATE directory.users SET mail = false")
+    accounts.execute("UPDATE directory.users SET mail = false, password_hash = %s", (OWN,))
     assert ask(database, "login_reseller", LOGIN) == [(None,)]
 
 

@@ -13,6 +13,15 @@ import pytest
 LOGIN, OTHER, NOBODY = "jan@degraaf.example", "kees@smid.example", "niemand@degraaf.example"
 
 
+@pytest.fixture(autouse=True)
+def _passwords(portal_site: Any) -> None:
+    """Who has no password cannot log in anywhere."""
+    portal_site.accounts.execute(
+        "UPDATE directory.users SET password_hash = %s",
+        ("{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$ZGlnZXN0ZGlnZXN0",),
+    )
+
+
 def credentials(login: str, password: str = "geheim") -> str:
     return "Basic " + base64.b64encode(f"{login}:{password}".encode()).decode()
 
@@ -183,12 +192,15 @@ def test_a_suspended_person_is_let_go_within_seconds(portal_site: Any) -> None:
     assert memory.reseller(LOGIN) == "noorderict"
     clock[0] = 10.1
     assert memory.reseller(LOGIN) is None
+    # Who was nobody is asked about anew.
+    known[LOGIN] = "noorderict"
+    assert memory.reseller(LOGIN) == "noorderict"
 
 
 def test_memory_does_not_grow_without_end() -> None:
     from portal.guard import REMEMBERED, Memory
 
-    memory = Memory(lambda _: None)
+    memory = Memory(lambda _: "noorderict")
     for number in range(REMEMBERED + 10):
         memory.reseller(str(number))
     assert len(memory._known) <= REMEMBERED

@@ -35,9 +35,10 @@ ACCOUNTS = """
     INSERT INTO directory.domains (reseller_id, customer_id, name)
         SELECT c.reseller_id, c.customer_id, CASE r.name WHEN 'noord' THEN 'degraaf.example' ELSE 'smid.example' END
         FROM directory.customers c JOIN directory.resellers r USING (reseller_id) ON CONFLICT DO NOTHING;
-    INSERT INTO directory.users (reseller_id, customer_id, login, name, language, mail)
+    INSERT INTO directory.users (reseller_id, customer_id, login, name, language, mail, password_hash)
         SELECT d.reseller_id, d.customer_id,
-               CASE d.name WHEN 'degraaf.example' THEN 'jan' ELSE 'kees' END || '@' || d.name, 'Jan & Kees', 'nl', true
+               CASE d.name WHEN 'degraaf.example' THEN 'jan' ELSE 'kees' END || '@' || d.name, 'Jan & Kees', 'nl', true,
+               '{ARGON2ID}$argon2id$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$ZGlnZXN0ZGlnZXN0'
         FROM directory.domains d ON CONFLICT DO NOTHING;
 """
 

@@ -44,7 +44,7 @@ class Memory:
 
     def __init__(self, ask: Callable[[str], str | None], clock: Callable[[], float] = time.monotonic) -> None:
         self._ask, self._clock = ask, clock
-        self._known: dict[str, tuple[float, str | None]] = {}
+        self._known: dict[str, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def reseller(self, login: str) -> str | None:
@@ -54,6 +54,9 @@ class Memory:
         if known and now - known[0] < SECONDS:
             return known[1]
         found = self._ask(login)
+        if found is None:
+            # Asked anew each time: the person may have chosen a password just now.
+            return None
         with self._lock:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
