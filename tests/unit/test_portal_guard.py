@@ -236,24 +236,3 @@ def test_without_the_directory_it_says_so_and_comes_back(portal_site: Any) -> No
     assert ask(portal_site, LOGIN).status_code == 204
     portal_site.database.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'portal'")
     assert ask(portal_site, OTHER).status_code == 204
-
-
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        (f"/SOGo/so/{LOGIN}/Calendar/view", 204),
-        (f"/SOGo/so/{LOGIN.upper()}/Mail/view", 204),
-        (f"/SOGo/so/{OTHER}/Calendar/view", 403),
-        (f"/SOGo/so/{NOBODY}/Calendar/view", 403),
-        ("/SOGo/so/4b4f8d6e-0000-4000-8000-000000000000/Calendar/view", 204),
-        ("/SOGo/so/usersSearch", 204),
-    ],
-)
-def test_pages_are_for_people_who_may_still_log_in(portal_site: Any, path: str, status: int) -> None:
-    assert ask(portal_site, None, path=path).status_code == status
-
-
-def test_an_open_page_of_a_suspended_customer_closes(portal_site: Any) -> None:
-    page = f"/SOGo/so/{LOGIN}/Calendar/view"
-    portal_site.accounts.execute("UPDATE directory.customers SET state = 'suspended', suspended_because = 'file'")
-    assert ask(portal_site, None, path=page).status_code == 403

@@ -33,8 +33,6 @@ guard = Blueprint("guard", __name__)
 LOGIN_ACTION = re.compile(
     r"^/+SOGo/+(?:[^/]+/+)?(?:connect|changePassword|passwordRecovery[A-Za-z]*)(?:[/;.]|$)", re.IGNORECASE
 )
-# Whose pages a browser asks for that logged in some time ago: his name as he typed it is in the path.
-PAGES_OF = re.compile(r"^/SOGo/so/([^/]*@[^/]*)/")
 LARGEST_FORM = 16 * 1024
 REMEMBERED, SECONDS = 10_000, 10.0
 # Where the gateway hands a form on to the groupware: as it came, or with a login that nobody has.
@@ -109,10 +107,6 @@ def basic_guard() -> Response:
     site = portal().reseller(reseller_name())
     path = request.headers.get("X-Original-Path", "")
     if site is None or LOGIN_ACTION.search(path) or LOGIN_ACTION.search(unquote(path)):
-        return Response(status=403)
-    # The groupware keeps a session for as long as somebody works. Who was suspended since is not one of his people any more.
-    owner = PAGES_OF.match(path)
-    if owner and not is_own(owner[1]):
         return Response(status=403)
     answer = Response(status=204)
     answer.headers["X-Bouwsteen-Challenge"] = f'Basic realm="{realm(site.title, site.domain)}", charset="UTF-8"'
