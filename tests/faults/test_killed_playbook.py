@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 TOP = Path(__file__).resolve().parents[2]
-NAME, ADDRESS = "f1.bouwsteen.example", "10.213.0.20"
+NAME, ADDRESS = "f1.bouwsteen.example", "10.213.0.21"
 KILLS = 3
 
 
@@ -87,7 +87,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for path in [*copy.rglob("*.yml")]:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"\bm1\.bouwsteen\.example\b", NAME, text).replace("10.213.0.10", ADDRESS)
-        text = text.replace("{{ inventory_dir }}/../../customers", str(TOP / "customers"))
+        text = text.replace("{{ inventory_dir }}/../..", str(TOP))
         path.write_text(text, encoding="utf-8")
         if path.stem == "m1.bouwsteen.example":
             path.rename(path.with_name(f"{NAME}.yml"))
