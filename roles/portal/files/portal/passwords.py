@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Passwords: how good one is, and its hash.
 
+Hashing is libsodium's, as the groupware's and the mail service's: another library takes another time for the same hash
+(the reference code of argon2 twice as long as libsodium), and the time of a refusal would tell who exists.
+
 Strength is estimated by zxcvbn: in Rust as Debian has it, or else in Python. Its cost grows with the password's length,
 so it sees the first 72 characters.
 """
@@ -15,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import argon2
+import nacl.exceptions
+from nacl.pwhash import argon2id
 
 try:
     from zxcvbn_rs_py import zxcvbn as _estimate
@@ -23,31 +27,29 @@ except ImportError:
     from zxcvbn import zxcvbn as _estimate
 
 # As plugins/module_utils/passwords.py has them, and the dummy of the mail service.
-TIME_COST, MEMORY_KIB, LANES = 3, 65536, 1
+TIME_COST, MEMORY_KIB = 3, 65536
 LONGEST = 256
 LOOKED_AT = 72
 
 # Each takes 64 MiB while it runs: so many at a time in one process.
 _AT_A_TIME = threading.BoundedSemaphore(2)
 # What a wrong login is compared with: random salt and digest, which no password has.
-_DUMMY = "$argon2id$v=19$m=65536,t=3,p=1$IDyqDjaEXz3PH/IF2P4aDQ$6n2DJ2JNe0kZbNYyliDhN5S9iLmQelzjYUbCcVgVP8g"
-_HASHER = argon2.PasswordHasher(
-    time_cost=TIME_COST, memory_cost=MEMORY_KIB, parallelism=LANES, hash_len=32, salt_len=16
-)
+_DUMMY = b"$argon2id$v=19$m=65536,t=3,p=1$IDyqDjaEXz3PH/IF2P4aDQ$6n2DJ2JNe0kZbNYyliDhN5S9iLmQelzjYUbCcVgVP8g"
 
 
 def hashed(password: str) -> str:
     """The hash as the directory holds it."""
     with _AT_A_TIME:
-        return "{ARGON2ID}" + str(_HASHER.hash(password))
+        made = argon2id.str(password.encode(), opslimit=TIME_COST, memlimit=MEMORY_KIB * 1024)
+    return "{ARGON2ID}" + made.rstrip(b"\0").decode()
 
 
 def waste(password: str) -> None:
     """Takes as long as comparing a wrong password with somebody's hash."""
     with _AT_A_TIME:
         try:
-            _HASHER.verify(_DUMMY, password[: 4 * LONGEST])
-        except argon2.exceptions.Argon2Error:
+            argon2id.verify(_DUMMY, password[: 4 * LONGEST].encode("utf-8", "surrogatepass"))
+        except nacl.exceptions.CryptoError:
             return
 
 
