@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import groupware
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.wbxml import element
 from ansible_collections.bouwsteen.hosting.plugins.module_utils.web_client import Answer
 
-EVA, JAN, SJAAK = (f"{name}@degraaf.example" for name in ("eva", "jan", "sjaak"))
+EVA, JAN, SJAAK, FATIMA, BJORN = (f"{name}@degraaf.example" for name in ("eva", "jan", "sjaak", "fatima", "bjorn"))
 DESK, KEES = "balie1@delinde.example", "kees@vandermeer.example"
 # Asker and other: the same reseller's other customer, and the other reseller's, from each side.
 PAIRS = [(EVA, DESK), (DESK, EVA), (EVA, KEES), (KEES, EVA)]
@@ -433,6 +432,14 @@ def plain(answer: Answer) -> tuple[int, str, list[tuple[str, str]]]:
     return answer.status, answer.text, sorted(kept)
 
 
+def assert_equally_long(answers: dict[str, list[Answer]]) -> None:
+    """The quickest of each: a busy machine makes any of them slow, and none of them quicker than its work takes."""
+    times = {kind: min(answer.seconds for answer in given) for kind, given in answers.items()}
+    print({kind: f"{value * 1000:.0f} ms" for kind, value in times.items()})
+    for kind in ("stranger", "nobody"):
+        assert 1 / 3 < times[kind] / times["wrong"] < 3, times
+
+
 @pytest.mark.parametrize(("page_of", "own", "stranger"), [(EVA, SJAAK, KEES), (KEES, "joke@vandermeer.example", EVA)])
 def test_another_resellers_person_is_a_wrong_password(groupware: Any, page_of: str, own: str, stranger: str) -> None:
     """In what is said, and in how long it takes; and who does not exist is the same again."""
@@ -456,18 +463,16 @@ def test_another_resellers_person_is_a_wrong_password(groupware: Any, page_of: s
     assert answers["wrong"][0].status in {401, 403}, answers["wrong"][0]
     for kind in ("stranger", "nobody"):
         assert plain(answers[kind][0]) == plain(answers["wrong"][0]), kind
-    times = {kind: statistics.median(answer.seconds for answer in given) for kind, given in answers.items()}
-    print({kind: f"{value * 1000:.0f} ms" for kind, value in times.items()})
-    for kind in ("stranger", "nobody"):
-        assert 1 / 3 < times[kind] / times["wrong"] < 3, times
+    assert_equally_long(answers)
 
 
 def test_a_program_at_another_resellers_name_has_a_wrong_password(groupware: Any) -> None:
-    for path in ("/SOGo/dav/", "/Microsoft-Server-ActiveSync"):
+    # A person of its own for each path: after ten wrong passwords in five minutes webmail refuses without a look.
+    for path, person in (("/SOGo/dav/", FATIMA), ("/Microsoft-Server-ActiveSync", BJORN)):
         answers: dict[str, list[Answer]] = {"wrong": [], "stranger": [], "nobody": []}
-        for _ in range(3):
+        for _ in range(5):
             for kind, login, password in (
-                ("wrong", SJAAK, uuid.uuid4().hex),
+                ("wrong", person, uuid.uuid4().hex),
                 ("stranger", KEES, groupware.mail[KEES].password),
                 ("nobody", f"niemand{uuid.uuid4().hex[:8]}@degraaf.example", uuid.uuid4().hex),
             ):
@@ -477,10 +482,7 @@ def test_a_program_at_another_resellers_name_has_a_wrong_password(groupware: Any
         assert answers["wrong"][0].status == 401
         for kind in ("stranger", "nobody"):
             assert plain(answers[kind][0]) == plain(answers["wrong"][0]), f"{path} {kind}"
-        times = {kind: statistics.median(answer.seconds for answer in given) for kind, given in answers.items()}
-        print(path, {kind: f"{value * 1000:.0f} ms" for kind, value in times.items()})
-        for kind in ("stranger", "nobody"):
-            assert 1 / 3 < times[kind] / times["wrong"] < 3, times
+        assert_equally_long(answers)
 
 
 # ---------------------------------------------------------------------------------------------- suspension

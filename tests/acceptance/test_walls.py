@@ -64,7 +64,8 @@ def test_one_who_mistypes_keeps_nobody_in_the_office_waiting(mail: Any) -> None:
     began = time.monotonic()
     with mail.submission(EVA):
         took = time.monotonic() - began
-    assert took < 3, f"a colleague waited {took:.1f} s"
+    # Dovecot would keep the whole address waiting for 15 s.
+    assert took < 8, f"a colleague waited {took:.1f} s"
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: repr(key)[:30])
