@@ -44,7 +44,7 @@ from groupware_clients import Groupware, names_lead_to
 TOP = Path(__file__).resolve().parents[2]
 INVENTORY = os.environ.get("BOUWSTEEN_INVENTORY", str(TOP / "inventories/demo"))
 SSH = ["ssh", "-F", "/var/lib/bouwsteen-lab/ssh/config", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
-SSH += ["-o", "ControlPath=/run/bouwsteen-acceptance-%C"]
+SSH += ["-o", "ControlPath=/var/lib/bouwsteen-lab/run/ssh-%C"]
 UNITS = ("postfix", "dovecot", "rspamd", "redis-server@rspamd", "unbound", "postgresql@17-main")
 UNITS += ("nginx", "portal", "sogo", "groupware-cache", "groupware-wall")
 TOKEN = "X-Bouwsteen-Test"
