@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +48,33 @@ class Target:
     ca_file: str | None = None
     timeout: float = 30.0
     certificate_days: int = 14
+
+
+# The options of modules that use a site; plugins/doc_fragments/probe.py says what each means.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "resellers": {"type": "dict", "required": True},
+    "accounts": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "login": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+        },
+    },
+    "address": {"type": "str"},
+    "ca_file": {"type": "path"},
+    "timeout": {"type": "int", "default": 30},
+    "certificate_days": {"type": "int", "default": 14},
+}
+
+
+def asked(options: Mapping[str, Any]) -> tuple[list[Account], Target, list[Problem]]:
+    """Whom to use the site as, how to reach it, and which probes have no password: from a module's options."""
+    passwords = {account["login"]: account["password"] for account in options["accounts"]}
+    found, problems = accounts(options["resellers"], passwords)
+    reach = {name: options[name] for name in ("address", "ca_file", "timeout", "certificate_days")}
+    return found, Target(**reach), problems
 
 
 def accounts(resellers: dict[str, str], passwords: dict[str, str]) -> tuple[list[Account], list[Problem]]:

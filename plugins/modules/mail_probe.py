@@ -11,33 +11,7 @@ description:
   - Logs in, submits, receives and reads back with each reseller's probe account, checks the certificates, and checks
     that wrong passwords and strangers are refused.
   - Meant to run on the control node (C(delegate_to=localhost)), from where the site looks as it does to its users.
-options:
-  resellers:
-    description: Name of each reseller to his domain (free form); his people use C(mail.DOMAIN).
-    type: dict
-    required: true
-  accounts:
-    description: The resellers' probes, C(probe@verify.DOMAIN), with their one-time passwords.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      login: {description: Login of the probe., type: str, required: true}
-      password: {description: Its one-time password., type: str, required: true}
-  address:
-    description: Connect to this address instead of what the names resolve to.
-    type: str
-  ca_file:
-    description: File with the CA certificate of a closed site.
-    type: path
-  timeout:
-    description: Seconds that each step may take.
-    type: int
-    default: 30
-  certificate_days:
-    description: A certificate that ends sooner than this many days is a problem.
-    type: int
-    default: 14
+extends_documentation_fragment: bouwsteen.hosting.probe
 attributes:
   check_mode: {support: none, description: Check mode skips it because it sends mail.}
 author: Bouwsteen (@bouwsteen)
@@ -65,24 +39,9 @@ from ansible_collections.bouwsteen.hosting.plugins.module_utils import probe
 
 
 def main() -> None:
-    account = {
-        "login": {"type": "str", "required": True},
-        "password": {"type": "str", "required": True, "no_log": True},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "resellers": {"type": "dict", "required": True},
-            "accounts": {"type": "list", "elements": "dict", "required": True, "options": account},
-            "address": {"type": "str"},
-            "ca_file": {"type": "path"},
-            "timeout": {"type": "int", "default": 30},
-            "certificate_days": {"type": "int", "default": 14},
-        },
-    )
-    options = dict(module.params)
-    passwords = {account["login"]: account["password"] for account in options.pop("accounts")}
-    accounts, problems = probe.accounts(options.pop("resellers"), passwords)
-    problems += probe.mail_problems(accounts, probe.Target(**options))
+    module = AnsibleModule(argument_spec=probe.ARGUMENTS)
+    accounts, target, problems = probe.asked(module.params)
+    problems += probe.mail_problems(accounts, target)
     module.exit_json(changed=False, problems=[problem.as_dict() for problem in problems])
 
 

@@ -182,3 +182,19 @@ def test_a_reseller_whose_probe_has_no_password_is_a_problem() -> None:
     )
     assert found == [ACCOUNT]
     assert [problem.subject for problem in problems] == ["zuid: probe@verify.zuid.example"]
+
+
+def test_a_modules_options_say_whom_to_be_and_how_to_reach_the_site() -> None:
+    options = {
+        "resellers": {"noord": "noord.example", "zuid": "zuid.example"},
+        "accounts": [{"login": "probe@verify.noord.example", "password": "eenmalig"}],
+        "address": "192.0.2.1",
+        "ca_file": None,
+        "timeout": 5,
+        "certificate_days": 3,
+    }
+    assert set(options) == set(probe.ARGUMENTS)
+    accounts, target, problems = probe.asked(options)
+    assert accounts == [probe.Account("noord", "mail.noord.example", "probe@verify.noord.example", "eenmalig")]
+    assert target == probe.Target("192.0.2.1", None, 5, 3)
+    assert [problem.subject for problem in problems] == ["zuid: probe@verify.zuid.example"]
